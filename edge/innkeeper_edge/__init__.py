@@ -1,0 +1,1 @@
+"""The edge role: sockets, ingress, subscriptions and fan-out."""

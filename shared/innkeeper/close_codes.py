@@ -1,0 +1,45 @@
+"""Close codes: one table for the server, the clients and the docs.
+
+4000-4499 are final (the client should not come back by itself), 4500-4999 and the standard codes marked so may be
+retried. The texts are the close reasons that go over the wire: never a trace, never a user's data.
+"""
+
+from typing import NamedTuple
+
+
+class CloseCode(NamedTuple):
+    """One way a socket ends: number, reason on the wire, may the client retry, and what it means."""
+
+    code: int
+    reason: str
+    retry: bool
+    meaning: str
+
+
+NORMAL = CloseCode(1000, "", False, "closed by the client or by the room without a code of its own")
+PROTOCOL_ERROR = CloseCode(1002, "protocol error", False, "a frame that RFC 6455 forbids")
+INVALID_UTF8 = CloseCode(1007, "invalid utf-8", False, "a text message that is not UTF-8")
+TOO_MANY_FRAGMENTS = CloseCode(1008, "too many fragments", False, "a message in more pieces than the edge takes")
+TOO_BIG = CloseCode(1009, "message too big", False, "a message over the room's limit (64 KiB unless the class says so)")
+RESTARTING = CloseCode(1012, "edge restarting", True, "this edge goes or starts anew; another takes the socket")
+UNAVAILABLE = CloseCode(1013, "try again later", True, "the room could not take the join in time (10 s)")
+REFUSED = CloseCode(4403, "refused", False, "the room's on_connect refused the connection")
+DESTROYED = CloseCode(4404, "room destroyed", False, "the room was destroyed")
+REPLACED = CloseCode(4409, "replaced", False, "a newer connection of the same session took over")
+SLOW_READER = CloseCode(4508, "slow reader", True, "more than 1 MiB waited for this socket")
+RESYNC = CloseCode(4512, "resync", True, "history was cut: reconnect, on_connect is the snapshot")
+
+TABLE: tuple[CloseCode, ...] = (
+    NORMAL,
+    PROTOCOL_ERROR,
+    INVALID_UTF8,
+    TOO_MANY_FRAGMENTS,
+    TOO_BIG,
+    RESTARTING,
+    UNAVAILABLE,
+    REFUSED,
+    DESTROYED,
+    REPLACED,
+    SLOW_READER,
+    RESYNC,
+)

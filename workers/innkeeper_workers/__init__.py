@@ -1,0 +1,1 @@
+"""The worker role: claims rooms, runs their turns, commits."""
