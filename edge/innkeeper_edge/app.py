@@ -1,0 +1,160 @@
+"""The edge's HTTP side: the sockets of rooms, health, and the page to play with."""
+
+import asyncio
+import contextlib
+import logging
+from importlib import resources
+
+from aiohttp import WSMsgType, web
+
+from innkeeper.address import Address
+from innkeeper.close_codes import INVALID_UTF8, UNAVAILABLE, CloseCode
+from innkeeper.connection import User
+from innkeeper.functions import PushEvent
+from innkeeper_edge import handshake
+from innkeeper_edge.edge import Edge, Kind
+from innkeeper_edge.feed import Feed
+from innkeeper_edge.guard import install, is_utf8
+from innkeeper_edge.handshake import Rejection
+from innkeeper_edge.member import Member
+
+log = logging.getLogger("innkeeper.edge")
+
+JOIN_S = 10.0
+_PING_S = 25.0
+_NAME_CHARACTERS = 64
+
+
+class Site:
+    """The handlers of one edge.
+
+    Args:
+        edge: What the sockets hang on.
+        origins: Origins allowed beside the edge's own host.
+        page: Whether ``/`` shows the page to play with.
+    """
+
+    def __init__(self, edge: Edge, *, origins: frozenset[str] = frozenset(), page: bool = False) -> None:
+        self._edge = edge
+        self._origins = origins
+        self._page = page
+
+    def make_app(self) -> web.Application:
+        """Return the application with all routes."""
+        app = web.Application()
+        app.router.add_route("*", handshake.ROOM_ROUTE, self.room)
+        app.router.add_get("/healthz", self.health)
+        if self._page:
+            app.router.add_get("/", self.page)
+            app.router.add_get("/kinds.json", self.kinds)
+        return app
+
+    async def health(self, request: web.Request) -> web.Response:  # noqa: ARG002 - aiohttp's signature
+        """Answer 200 once Redis was reached and the kinds are known, else 503."""
+        ready = self._edge.ready.is_set()
+        return web.json_response({"ready": ready, "edge": self._edge.incarnation}, status=200 if ready else 503)
+
+    async def page(self, request: web.Request) -> web.Response:  # noqa: ARG002 - aiohttp's signature
+        """Show the page to play with."""
+        text = (resources.files("innkeeper_edge") / "page.html").read_text(encoding="utf-8")
+        return web.Response(text=text, content_type="text/html")
+
+    async def kinds(self, request: web.Request) -> web.Response:  # noqa: ARG002 - aiohttp's signature
+        """Tell the page which kinds of rooms there are."""
+        return web.json_response({name: {"codec": kind.codec} for name, kind in self._edge.kinds.items()})
+
+    async def room(self, request: web.Request) -> web.StreamResponse:
+        """Turn a request into a socket of its room, or refuse it before Redis is touched."""
+        checked = self._check(request)
+        if isinstance(checked, Rejection):
+            return checked.response()
+        address, kind = checked
+        socket = web.WebSocketResponse(
+            compress=False, max_msg_size=kind.message_bytes + 1, decode_text=False, heartbeat=_PING_S
+        )
+        violations: list[CloseCode] = []
+        member: Member | None = None
+
+        def on_violation(code: CloseCode) -> None:
+            violations.append(code)
+            if member is not None:
+                member.close_with(code)
+
+        await install(request, socket, max_message_bytes=kind.message_bytes, on_violation=on_violation)
+        transport = request.transport
+        if transport is None:
+            return socket
+        member = Member(socket, transport, self._edge.keep)
+        if violations:
+            member.close_with(violations[0])
+        await self._live(address, member, socket, _user(request))
+        return socket
+
+    def _check(self, request: web.Request) -> tuple[Address, Kind] | Rejection:
+        address = handshake.room_address(request)
+        if isinstance(address, Rejection):
+            return address
+        if not handshake.wants_socket(request):
+            return Rejection(426, "upgrade_required", "this room speaks WebSocket", (("Upgrade", "websocket"),))
+        refused = handshake.check_handshake(request) or handshake.check_origin(request, self._origins)
+        if refused is not None:
+            return refused
+        if not self._edge.ready.is_set():
+            return Rejection(503, "unavailable", "this edge has not reached Redis yet", (("Retry-After", "1"),))
+        kind = self._edge.kinds.get(address.kind)
+        if kind is None:
+            return Rejection(404, "unknown_kind", "no worker serves rooms of this kind")
+        return address, kind
+
+    async def _live(self, address: Address, member: Member, socket: web.WebSocketResponse, user: User) -> None:
+        """Join, read the socket to its end, leave."""
+        edge = self._edge
+        late = edge.loop.call_later(JOIN_S, _close_if_not_joined, member)
+        feed: Feed | None = None
+        try:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(JOIN_S):
+                    feed = await edge.enter(address, member, user)
+            if feed is not None:
+                await self._read(feed, member, socket)
+            elif not member.closing:
+                member.close_with(UNAVAILABLE)
+        finally:
+            late.cancel()
+            if feed is not None:
+                edge.leave(feed, member)
+
+    async def _read(self, feed: Feed, member: Member, socket: web.WebSocketResponse) -> None:
+        """Queue the socket's messages until it closes."""
+        ingress, name = self._edge.ingress, member.id
+        while True:
+            message = await socket.receive()
+            data = message.data
+            if message.type is WSMsgType.TEXT:
+                kind = "text"
+                if not is_utf8(data):
+                    member.close_with(INVALID_UTF8)
+                    continue
+            elif message.type is WSMsgType.BINARY:
+                kind = "binary"
+            else:
+                return
+            if member.closing:
+                continue
+            member.took(len(data))
+            ingress.add(feed, PushEvent(kind, name, bytes(data)), member)
+            if member.is_overfull:
+                await member.drained()
+
+
+def _close_if_not_joined(member: Member) -> None:
+    if not member.join and not member.closing:
+        log.info("member %s: its join was not committed in %.0f s", member.id, JOIN_S)
+        member.close_with(UNAVAILABLE)
+
+
+def _user(request: web.Request) -> User:
+    """Return who the client says it is: without authentication a name from the query, which proves nothing."""
+    name = request.query.get("name", "").strip()[:_NAME_CHARACTERS]
+    printable = "".join(character for character in name if character.isprintable())
+    return User(id="", name=printable or "guest")

@@ -1,0 +1,100 @@
+"""``innkeeper edge``: terminates WebSockets and appends to the rooms' inboxes."""
+
+import asyncio
+import logging
+import signal
+import sys
+
+import click
+from aiohttp import web
+
+from innkeeper.boot import check_redis, run_role, set_up_logs
+from innkeeper.errors import PortTaken
+from innkeeper.lease import DEFAULT_TIMES
+from innkeeper.options import log_level_option, redis_option, without_password
+from innkeeper.supervise import announce_ready, follow_parent, reserve_port, run_processes
+from innkeeper_edge.app import Site
+from innkeeper_edge.edge import Edge
+
+log = logging.getLogger("innkeeper.edge")
+
+_DRAIN_S = 5.0
+_HEADER_S = 10.0
+
+
+@click.command()
+@redis_option()
+@click.option("--host", envvar="INNKEEPER_HOST", default="127.0.0.1", help="Address to listen on.")
+@click.option(
+    "--port", envvar="INNKEEPER_PORT", type=click.IntRange(0, 65535), default=8000, help="0 picks a free one."
+)
+@click.option("--auth", envvar="INNKEEPER_AUTH", type=click.Choice(["none"]), help="Who may join. 'none': anybody.")
+@click.option(
+    "--origin", "origins", envvar="INNKEEPER_ORIGIN", multiple=True, help="Origin allowed beside the own host; '*' all."
+)
+@click.option("--page/--no-page", envvar="INNKEEPER_PAGE", default=False, help="Serve the page to play with at /.")
+@click.option("--processes", envvar="INNKEEPER_PROCESSES", type=click.IntRange(1), default=1, help="Edge processes.")
+@click.option("--reuse-port", is_flag=True, hidden=True)
+@log_level_option()
+def edge(
+    redis: str, host: str, port: int, auth: str | None, origins: tuple[str, ...], page: bool, processes: int,
+    reuse_port: bool, log_level: str,
+) -> None:  # fmt: skip
+    """Serve WebSockets at ws://HOST:PORT/parties/{kind}/{name}."""
+    set_up_logs(log_level)
+    if auth is None:
+        raise click.UsageError("no authentication is configured: say --auth none if anybody may join every room")
+    if processes > 1:
+        with reserve_port(host, port) as held:
+            arguments = ["edge", "--redis", redis, "--host", host, "--port", str(held.getsockname()[1])]
+            arguments += ["--auth", auth, "--reuse-port", "--log-level", log_level, "--page" if page else "--no-page"]
+            for origin in origins:
+                arguments += ["--origin", origin]
+            click.echo(f"innkeeper edge listens on http://{host}:{held.getsockname()[1]}/", err=True)
+            sys.exit(run_processes(arguments, processes))
+    follow_parent()
+    site = {"origins": frozenset(origins), "page": page}
+    sys.exit(run_role(lambda: serve(redis, host, port, reuse_port=reuse_port, **site)))
+
+
+async def serve(redis_url: str, host: str, port: int, *, reuse_port: bool, origins: frozenset[str], page: bool) -> int:
+    """Serve sockets until SIGTERM or SIGINT, then close them all with 1012."""
+    loop = asyncio.get_running_loop()
+    stop = asyncio.Event()
+    for signal_number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(signal_number, stop.set)
+    times = DEFAULT_TIMES
+    connect = await check_redis(redis_url, timeout_s=times.redis_timeout_ms / 1000, shown=without_password(redis_url))
+    edge = Edge(connect, times)
+    site = Site(edge, origins=origins, page=page)
+    runner = web.AppRunner(
+        site.make_app(), access_log=None, keepalive_timeout=_HEADER_S, shutdown_timeout=_DRAIN_S, handle_signals=False
+    )
+    await runner.setup()
+    try:
+        listener = web.TCPSite(runner, host, port, reuse_port=reuse_port or None, backlog=1024)
+        try:
+            await listener.start()
+        except OSError as error:
+            raise PortTaken(f"cannot listen on {host}:{port}: {error.strerror or error}") from None
+        bound = _bound_port(runner)
+        log.info("edge %s listens on http://%s:%d/", edge.incarnation, host, bound)
+        waiting = asyncio.create_task(stop.wait())
+        readying = asyncio.create_task(edge.ready.wait())
+        await asyncio.wait({waiting, readying}, return_when=asyncio.FIRST_COMPLETED)
+        if readying.done():
+            announce_ready(port=bound)
+        await waiting
+        readying.cancel()
+        await listener.stop()
+        await edge.drain(_DRAIN_S)
+    finally:
+        await runner.cleanup()
+        await edge.close()
+    log.info("edge %s ended", edge.incarnation)
+    return 0
+
+
+def _bound_port(runner: web.AppRunner) -> int:
+    addresses = [address for address in runner.addresses if isinstance(address, tuple)]
+    return int(addresses[0][1])

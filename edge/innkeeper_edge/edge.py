@@ -1,0 +1,287 @@
+"""The edge: which rooms it has sockets in, its life in the registry, and the sweep that finds what pub/sub lost."""
+
+import asyncio
+import logging
+import secrets
+from collections.abc import Coroutine, Iterable
+from typing import Any, NamedTuple
+
+import orjson
+
+from innkeeper import functions, keys
+from innkeeper.address import Address
+from innkeeper.close_codes import RESTARTING
+from innkeeper.connection import User
+from innkeeper.errors import FunctionMissing, RedisReplied, RedisUnavailable
+from innkeeper.functions import PushEvent
+from innkeeper.lease import DEFAULT_TIMES, LeaseTimes
+from innkeeper.redis_client import Connect, Link
+from innkeeper.subscriber import Subscriber
+from innkeeper.wire import parse_id
+from innkeeper_edge.feed import Feed
+from innkeeper_edge.ingress import Ingress
+from innkeeper_edge.member import Member
+
+log = logging.getLogger("innkeeper.edge")
+
+_SWEEP_S = 0.9
+_SWEEP_PIECE = 500
+_KINDS_EVERY_BEATS = 4
+_DEFAULT_BACKLOG_COUNT = 10_000
+
+
+class Kind(NamedTuple):
+    """What an edge must know of a kind of room; written by workers."""
+
+    codec: str
+    message_bytes: int
+    backlog_count: int
+
+
+class Edge:
+    """One edge process: no truth is kept here, so it may die at any moment.
+
+    Args:
+        connect: Opens a connection to Redis.
+        times: The figures of ownership.
+    """
+
+    def __init__(self, connect: Connect, times: LeaseTimes = DEFAULT_TIMES) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.times = times
+        self.incarnation = _new_incarnation()
+        self.heartbeat_ms = 0
+        self.kinds: dict[str, Kind] = {}
+        self.link = Link(connect, timeout_s=times.redis_timeout_ms / 1000, name="edge")
+        self.subscriber = Subscriber(connect, on_message=self._on_message, on_fresh=self._on_fresh)
+        self.ingress = Ingress(self)
+        self.fill_count = 0
+        self.resync_count = 0
+        self.ready = asyncio.Event()
+        self._feeds: dict[Address, Feed] = {}
+        self._by_channel: dict[bytes, Feed] = {}
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._first_beat = True
+        self._duties = [
+            asyncio.create_task(self.ingress.run(), name="ingress"),
+            asyncio.create_task(self._beat_forever(), name="heartbeat"),
+            asyncio.create_task(self._sweep_forever(), name="sweep"),
+        ]
+        for duty in self._duties:
+            duty.add_done_callback(_report)
+
+    def spawn(self, work: Coroutine[Any, Any, Any]) -> None:
+        """Run something beside; its failure is logged."""
+        self.keep(asyncio.create_task(work))
+
+    def keep(self, task: asyncio.Task[Any]) -> None:
+        """Hold a task until it is done."""
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(_report)
+
+    def backlog_count(self, kind: str) -> int:
+        """Return how many messages and joins may wait in a room of this kind."""
+        known = self.kinds.get(kind)
+        return known.backlog_count if known is not None else _DEFAULT_BACKLOG_COUNT
+
+    # --- sockets --------------------------------------------------------------------------------------------------
+    async def enter(self, address: Address, member: Member, user: User) -> Feed:
+        """Subscribe for a socket, then queue its join; from its join mark on it receives.
+
+        Cancelling is safe before the join is queued; after that, call :meth:`leave`.
+        """
+        feed = self._feeds.get(address)
+        if feed is None:
+            feed = self._feeds[address] = Feed(self, address)
+            self._by_channel[feed.keys.out.encode()] = feed
+        feed.users += 1
+        feed.fanout.members[member.id] = member
+        try:
+            await self._index(address)
+            await feed.opened()
+        except BaseException:
+            self._withdraw(feed, member)
+            raise
+        member.pushed = True
+        self.ingress.add(feed, PushEvent("join", member.id, orjson.dumps({"user": list(user)})), member)
+        return feed
+
+    def leave(self, feed: Feed, member: Member) -> None:
+        """Queue the leave of a socket that is gone; what it sent before comes before it."""
+        if member.pushed:
+            self.ingress.add(feed, PushEvent("leave", member.id, b""), member)
+        self._withdraw(feed, member)
+
+    def _withdraw(self, feed: Feed, member: Member) -> None:
+        member.left = True
+        feed.fanout.remove(member)
+        feed.users -= 1
+        self.retire(feed)
+
+    def retire(self, feed: Feed) -> None:
+        """Let a room go that has no sockets here and nothing on its way."""
+        if feed.users or self.ingress.has_work(feed) or self._feeds.get(feed.address) is not feed:
+            return
+        del self._feeds[feed.address]
+        del self._by_channel[feed.keys.out.encode()]
+        feed.close()
+        self.spawn(self._unindex(feed.address))
+
+    async def _index(self, address: Address) -> None:
+        while True:
+            try:
+                await self.link.call("SADD", keys.edge_rooms(self.incarnation), str(address))
+            except RedisUnavailable:
+                await asyncio.sleep(0.05)
+            else:
+                return
+
+    async def _unindex(self, address: Address) -> None:
+        try:
+            if address not in self._feeds:
+                await self.link.call("SREM", keys.edge_rooms(self.incarnation), str(address))
+        except (RedisUnavailable, RedisReplied) as error:
+            log.debug("room %s: index not cleaned: %s", address, error)
+
+    async def wake(self, addresses: Iterable[Address]) -> None:
+        """Put rooms without a living owner into their wake queues; the sweep is the net below."""
+        score = self.heartbeat_ms
+        try:
+            await self.link.send([("ZADD", keys.wake_queue(a.kind), "NX", score, str(a)) for a in addresses])
+        except RedisUnavailable as error:
+            log.warning("rooms not woken, the sweep will: %s", error)
+
+    async def leave_unknown_members(self, feed: Feed) -> None:
+        """Push leaves for members that name this edge and that it does not have (a rollback brought them back)."""
+        try:
+            rows = await self.link.call("HGETALL", feed.keys.members)
+        except (RedisUnavailable, RedisReplied) as error:
+            log.warning("room %s: members not compared: %s", feed.address, error)
+            return
+        for connection, row in zip(rows[::2], rows[1::2], strict=True):
+            name = connection.decode()
+            if orjson.loads(row)["edge"] == self.incarnation and name not in feed.fanout.members:
+                self.ingress.add(feed, PushEvent("leave", name, b""), None)
+
+    # --- outputs --------------------------------------------------------------------------------------------------
+    def _on_message(self, channel: bytes, body: bytes) -> None:
+        feed = self._by_channel.get(channel)
+        if feed is not None:
+            feed.receive(body)
+
+    def _on_fresh(self, channel: bytes) -> None:
+        feed = self._by_channel.get(channel)
+        if feed is not None and feed.chain is not None:
+            feed.fill()
+
+    # --- regular duties -------------------------------------------------------------------------------------------
+    async def _beat_forever(self) -> None:
+        beats = 0
+        while True:
+            try:
+                await self._beat()
+                if beats % _KINDS_EVERY_BEATS == 0:
+                    await self._read_kinds()
+                beats += 1
+                self.ready.set()
+            except FunctionMissing:
+                if not self.ready.is_set() and beats == 0:
+                    log.info("waiting for a worker to load the functions")
+                    beats = _KINDS_EVERY_BEATS
+            except (RedisUnavailable, RedisReplied) as error:
+                log.warning("heartbeat: %s", error)
+            await asyncio.sleep(self.times.heartbeat_ms / 1000)
+
+    async def _beat(self) -> None:
+        command = functions.heartbeat(keys.EDGES, incarnation=self.incarnation, first=self._first_beat)
+        alive, self.heartbeat_ms = functions.read_heartbeat((await self.link.send((command,)))[0])
+        self._first_beat = False
+        if not alive:
+            self.declared_dead()
+
+    async def _read_kinds(self) -> None:
+        flat = await self.link.call("HGETALL", keys.KINDS)
+        kinds = {}
+        for name, row in zip(flat[::2], flat[1::2], strict=True):
+            fields = orjson.loads(row)
+            kinds[name.decode()] = Kind(fields["codec"], fields["message_bytes"], fields["backlog_count"])
+        self.kinds = kinds
+
+    def declared_dead(self) -> None:
+        """Take a new incarnation: the old one's members leave everywhere, so its sockets are closed with 1012."""
+        log.warning("edge %s was declared dead: closing its sockets, taking a new incarnation", self.incarnation)
+        self.incarnation = _new_incarnation()
+        self._first_beat = True
+        for feed in self._feeds.values():
+            for member in list(feed.fanout.members.values()):
+                member.pushed = False  # the reaper lets it leave
+                member.close_with(RESTARTING)
+
+    async def _sweep_forever(self) -> None:
+        while True:
+            await asyncio.sleep(_SWEEP_S)
+            feeds = [feed for feed in self._feeds.values() if feed.chain is not None]
+            for at in range(0, len(feeds), _SWEEP_PIECE):
+                try:
+                    await self._sweep(feeds[at : at + _SWEEP_PIECE])
+                except (RedisUnavailable, RedisReplied) as error:
+                    log.debug("sweep: %s", error)
+                await asyncio.sleep(0)
+
+    async def _sweep(self, feeds: list[Feed]) -> None:
+        """Find outputs that never came, and rooms with backlog that nobody owns."""
+        seen = [feed.chain.position if feed.chain is not None else (0, 0) for feed in feeds]
+        commands = []
+        for feed in feeds:
+            commands += [
+                ("HGET", feed.keys.meta, "last"),
+                ("HMGET", feed.keys.sessions, "#", "@"),
+                ("GET", feed.keys.lock),
+            ]
+        replies = await self.link.send(commands)
+        ownerless = []
+        for n, feed in enumerate(feeds):
+            last, counts, lock = replies[3 * n : 3 * n + 3]
+            if isinstance(last, RedisReplied) or isinstance(counts, RedisReplied):
+                continue
+            feed.look(parse_id(last) if last else (0, 0), seen[n])
+            if lock is None and counts[0] is not None and int(counts[0]) > int(counts[1] or 0):
+                ownerless.append(feed.address)
+        if ownerless:
+            log.info("%d room(s) with backlog have no owner, waking them", len(ownerless))
+            await self.wake(ownerless)
+
+    # --- the end --------------------------------------------------------------------------------------------------
+    async def drain(self, grace_s: float) -> None:
+        """Close all sockets with 1012, push their leaves, and leave the registry."""
+        for feed in list(self._feeds.values()):
+            for member in list(feed.fanout.members.values()):
+                member.close_with(RESTARTING)
+        try:
+            async with asyncio.timeout(grace_s):
+                while self._feeds:
+                    await asyncio.sleep(0.02)
+                await self.ingress.flushed()
+                await self.link.send(
+                    (("ZREM", keys.EDGES, self.incarnation), ("DEL", keys.edge_rooms(self.incarnation)))
+                )
+        except (TimeoutError, RedisUnavailable):
+            log.warning("not all leaves were pushed in %.0f s: the reaper will do it", grace_s)
+
+    async def close(self) -> None:
+        """End all duties and connections."""
+        for task in (*self._duties, *self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._duties, *self._tasks, return_exceptions=True)
+        await self.subscriber.close()
+        await self.link.close()
+
+
+def _new_incarnation() -> str:
+    return f"e-{secrets.token_hex(5)}"
+
+
+def _report(task: asyncio.Task[Any]) -> None:
+    if not task.cancelled() and (error := task.exception()) is not None:
+        log.error("%s failed", task.get_name(), exc_info=error)

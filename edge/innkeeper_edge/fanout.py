@@ -1,0 +1,94 @@
+"""Fan-out: the outputs of a batch to the sockets of a room, framed once, one write per socket."""
+
+import logging
+
+from innkeeper.wire import BINARY_TO_ALL, TEXT_TO_ALL, read_close
+from innkeeper_edge.frames import encode_binary, encode_text
+from innkeeper_edge.member import Member
+
+log = logging.getLogger("innkeeper.edge")
+
+Output = tuple[bytes, bytes]
+
+
+class Fanout:
+    """The sockets of one room at this edge: those joining, by connection id, and those live, by join."""
+
+    def __init__(self) -> None:
+        self.members: dict[str, Member] = {}
+        self.live: dict[int, Member] = {}
+
+    def remove(self, member: Member) -> None:
+        """Forget a socket."""
+        self.members.pop(member.id, None)
+        self.live.pop(member.join, None)
+
+    def deliver(self, outputs: list[Output]) -> None:
+        """Send a batch of outputs in order; each socket gets one write, whatever the batch holds."""
+        live = self.live
+        if all(header == TEXT_TO_ALL for header, _ in outputs):
+            if live and outputs:
+                frames = b"".join([encode_text(body) for _, body in outputs])
+                for member in list(live.values()):
+                    member.write(frames)
+            return
+        self._deliver_mixed(outputs)
+
+    def _deliver_mixed(self, outputs: list[Output]) -> None:
+        """Deliver a batch with addressed outputs, joins or closes: runs of broadcasts stay joined between them."""
+        run: list[bytes] = []
+        touched: dict[str, Member] = {}
+        for header, body in outputs:
+            if header == TEXT_TO_ALL:
+                run.append(encode_text(body))
+            elif header == BINARY_TO_ALL:
+                run.append(encode_binary(body))
+            else:
+                self._flush_run(run, touched)
+                self._deliver_one(header, body, touched)
+        self._flush_run(run, touched)
+        self._write(touched)
+
+    def _flush_run(self, run: list[bytes], touched: dict[str, Member]) -> None:
+        if run:
+            frames = b"".join(run)
+            run.clear()
+            for member in self.live.values():
+                member.outgoing.append(frames)
+                touched[member.id] = member
+
+    def _deliver_one(self, header: bytes, body: bytes, touched: dict[str, Member]) -> None:
+        verb, _, rest = header.partition(b" ")
+        if verb in (b"text", b"binary"):
+            receivers = self._addressed(rest)
+            if receivers:
+                frame = encode_text(body) if verb == b"text" else encode_binary(body)
+                for member in receivers:
+                    member.outgoing.append(frame)
+                    touched[member.id] = member
+        elif verb == b"join":
+            number, _, connection = rest.partition(b" ")
+            member = self.members.get(connection.decode())
+            if member is not None and not member.left:
+                member.join = int(number)
+                self.live[member.join] = member
+        elif verb in (b"close", b"refuse"):
+            named = self.live.get(int(rest[1:])) if verb == b"close" else self.members.get(rest.decode())
+            if named is not None:
+                self._write(touched)
+                named.close(*read_close(body))
+        else:
+            log.warning("an output this edge does not know: %s", header.decode(errors="replace"))
+
+    def _addressed(self, address: bytes) -> list[Member]:
+        if address[:1] == b"+":
+            found = (self.live.get(int(number)) for number in address[1:].split(b","))
+            return [member for member in found if member is not None]
+        excluded = {int(number) for number in address[1:].split(b",")} if address[:1] == b"-" else set()
+        return [member for join, member in self.live.items() if join not in excluded]
+
+    def _write(self, touched: dict[str, Member]) -> None:
+        for member in touched.values():
+            member.write(b"".join(member.outgoing))
+            member.outgoing.clear()
+        touched.clear()

@@ -1,0 +1,203 @@
+"""Ingress: events of this edge's sockets into the rooms' inboxes, in group commits without a timer.
+
+One flush is in flight; what comes meanwhile is the next one. Alone, a message leaves at once.
+"""
+
+import asyncio
+import logging
+from collections import deque
+from typing import TYPE_CHECKING, NamedTuple
+
+from innkeeper import functions
+from innkeeper.close_codes import UNAVAILABLE
+from innkeeper.errors import EdgeClosed, RedisReplied, RedisUnavailable
+from innkeeper.functions import Pushed, PushEvent
+from innkeeper.redis_client import Command
+from innkeeper.turn import TURN_EVENTS, TURN_IN_BYTES
+from innkeeper_edge.feed import Feed
+from innkeeper_edge.member import Member
+
+if TYPE_CHECKING:
+    from innkeeper_edge.edge import Edge
+
+log = logging.getLogger("innkeeper.edge")
+
+_BUSY_FIRST_S = 0.01
+_BUSY_MOST_S = 0.25
+
+
+class Queued(NamedTuple):
+    """An event waiting to be pushed, and the socket it came from (None for the leave of a socket unknown here)."""
+
+    event: PushEvent
+    member: Member | None
+
+
+class Inlet:
+    """What waits for one room."""
+
+    __slots__ = ("busy_s", "feed", "planned", "queue")
+
+    def __init__(self, feed: Feed) -> None:
+        self.feed = feed
+        self.queue: deque[Queued] = deque()
+        self.planned = False
+        self.busy_s = 0.0
+
+
+class Ingress:
+    """All inlets of this edge and the one flush in flight."""
+
+    def __init__(self, edge: "Edge") -> None:
+        self._edge = edge
+        self._inlets: dict[Feed, Inlet] = {}
+        self._ready: list[Inlet] = []
+        self._news = asyncio.Event()
+        self._batch = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    def add(self, feed: Feed, event: PushEvent, member: Member | None) -> None:
+        """Queue an event of a socket; its order among that socket's events stays."""
+        inlet = self._inlets.get(feed)
+        if inlet is None:
+            inlet = self._inlets[feed] = Inlet(feed)
+        inlet.queue.append(Queued(event, member))
+        if not inlet.planned:
+            self._plan(inlet)
+
+    def has_work(self, feed: Feed) -> bool:
+        """Whether something of the room is queued or on its way."""
+        return feed in self._inlets
+
+    async def flushed(self) -> None:
+        """Return when nothing waits and nothing is on its way."""
+        await self._idle.wait()
+
+    async def run(self) -> None:
+        """Flush for ever."""
+        while True:
+            if not self._ready:
+                if not self._inlets:
+                    self._idle.set()
+                await self._news.wait()
+            self._news.clear()
+            inlets, self._ready = self._ready, []
+            await self._flush(inlets)
+
+    def _plan(self, inlet: Inlet) -> None:
+        inlet.planned = True
+        self._ready.append(inlet)
+        self._idle.clear()
+        self._news.set()
+
+    async def _flush(self, inlets: list[Inlet]) -> None:
+        if not inlets:
+            return
+        edge = self._edge
+        self._batch += 1
+        commands: list[Command] = []
+        batches = []
+        for inlet in inlets:
+            batch = _take_batch(inlet)
+            batches.append(batch)
+            commands.append(
+                functions.push(
+                    inlet.feed.keys,
+                    edge=edge.incarnation,
+                    batch=self._batch,
+                    heartbeat_ms=edge.heartbeat_ms,
+                    backlog_count=edge.backlog_count(inlet.feed.address.kind),
+                    events=[queued.event for queued in batch],
+                )  # fmt: skip
+            )
+        replies = await self._send(commands)
+        wakes = []
+        for inlet, batch, reply in zip(inlets, batches, replies, strict=True):
+            try:
+                pushed = functions.read_pushed(reply)
+            except EdgeClosed as error:
+                log.warning("room %s: %s", inlet.feed.address, error)
+                edge.declared_dead()
+                _drop(batch)
+                _drop(list(inlet.queue))
+                inlet.queue.clear()
+            except RedisReplied as error:
+                log.warning("room %s: not accepted yet: %s", inlet.feed.address, error)
+                inlet.queue.extendleft(reversed(batch))
+                inlet.busy_s = min(max(inlet.busy_s * 2, _BUSY_FIRST_S), _BUSY_MOST_S)
+            else:
+                if (not pushed.lock or not pushed.receivers) and "a" in pushed.letters:
+                    wakes.append(inlet.feed.address)
+                self._settle(inlet, batch, pushed)
+            self._after(inlet)
+        if wakes:
+            edge.spawn(edge.wake(wakes))
+
+    async def _send(self, commands: list[Command]) -> list[object]:
+        """Send pushes; unchanged again until there is an answer, because each counts once."""
+        wait_s = 0.02
+        while True:
+            try:
+                return await self._edge.link.send(commands)
+            except RedisUnavailable as error:
+                log.warning("push: %s; sending again", error)
+                await asyncio.sleep(wait_s)
+                wait_s = min(wait_s * 2, 0.5)
+
+    def _settle(self, inlet: Inlet, batch: list[Queued], pushed: Pushed) -> None:
+        """Take the letters: what was refused goes back to the head, unless its sender is gone or was not let in."""
+        if "b" not in pushed.letters:
+            inlet.busy_s = 0.0
+            for queued in batch:
+                if queued.member is not None and queued.event.kind in ("text", "binary"):
+                    queued.member.settled(len(queued.event.data))
+            return
+        gone: set[str] = set()
+        for queued, letter in zip(batch, pushed.letters, strict=True):
+            if queued.event.kind == "leave" and letter != "b":
+                gone.add(queued.event.connection)
+            elif queued.event.kind == "join" and letter == "b":
+                gone.add(queued.event.connection)
+                if queued.member is not None:
+                    queued.member.pushed = False
+                    queued.member.close_with(UNAVAILABLE)
+        back = []
+        for queued, letter in zip(batch, pushed.letters, strict=True):
+            if letter == "b" and queued.event.connection not in gone:
+                back.append(queued)
+            elif queued.member is not None and queued.event.kind in ("text", "binary"):
+                queued.member.settled(len(queued.event.data))
+        kept = [queued for queued in inlet.queue if queued.event.connection not in gone or queued.event.kind == "leave"]
+        _drop([queued for queued in inlet.queue if queued.event.connection in gone and queued.event.kind != "leave"])
+        inlet.queue = deque([*back, *kept])
+        inlet.busy_s = min(max(inlet.busy_s * 2, _BUSY_FIRST_S), _BUSY_MOST_S)
+
+    def _after(self, inlet: Inlet) -> None:
+        inlet.planned = False
+        if not inlet.queue:
+            del self._inlets[inlet.feed]
+            self._edge.retire(inlet.feed)
+        elif inlet.busy_s:
+            inlet.planned = True
+            self._edge.loop.call_later(inlet.busy_s, self._plan, inlet)
+        else:
+            self._plan(inlet)
+
+
+def _take_batch(inlet: Inlet) -> list[Queued]:
+    """Take what one push may carry: 256 events, 256 KiB."""
+    queue = inlet.queue
+    batch: list[Queued] = []
+    size = 0
+    while queue and len(batch) < TURN_EVENTS and (size < TURN_IN_BYTES or not batch):
+        queued = queue.popleft()
+        batch.append(queued)
+        size += len(queued.event.data)
+    return batch
+
+
+def _drop(batch: list[Queued]) -> None:
+    for queued in batch:
+        if queued.member is not None and queued.event.kind in ("text", "binary"):
+            queued.member.settled(len(queued.event.data))

@@ -1,0 +1,19 @@
+"""The Durable Objects programming model on your own Redis or Valkey."""
+
+from innkeeper.connection import Connection, User
+from innkeeper.errors import InnkeeperError, OutputInvalid, Refused, StateInvalid, StateTooLarge, TurnClosed
+from innkeeper.room import Connections, Event, Room
+
+__all__ = [
+    "Connection",
+    "Connections",
+    "Event",
+    "InnkeeperError",
+    "OutputInvalid",
+    "Refused",
+    "Room",
+    "StateInvalid",
+    "StateTooLarge",
+    "TurnClosed",
+    "User",
+]

@@ -1,0 +1,109 @@
+"""What a role does before anything else: log, run on uvloop where it exists, and look whether this Redis will do."""
+
+import asyncio
+import logging
+import re
+import sys
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from redis.exceptions import AuthenticationError, RedisError
+
+from innkeeper.errors import RedisReplied, RedisUnavailable, RedisUnusable
+from innkeeper.redis_client import Connect, Link, connector
+
+log = logging.getLogger("innkeeper")
+
+_CONNECT_S = 5.0
+_LEAST_REDIS = (7, 0)
+_LEAST_VALKEY = (7, 2)
+
+
+def set_up_logs(level: str) -> None:
+    """Log to stderr from ``level`` on, one line a fact."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s"))
+    root = logging.getLogger("innkeeper")
+    root.handlers = [handler]
+    root.setLevel(level.upper())
+    root.propagate = False
+
+
+def run_role(main: Callable[[], Coroutine[Any, Any, int]]) -> int:
+    """Run a role's coroutine to its end on uvloop, or on asyncio's own loop where uvloop is missing."""
+    try:
+        import uvloop  # noqa: PLC0415 - an optional extra
+    except ImportError:  # pragma: no cover - the extra "speed" is not installed
+        return asyncio.run(main())
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(main())
+
+
+async def check_redis(url: str, *, timeout_s: float, shown: str) -> Connect:
+    """Return what opens connections to a Redis that Innkeeper can run on.
+
+    Args:
+        url: As redis-py reads it.
+        timeout_s: For each connection made later.
+        shown: The URL without its password, for messages.
+
+    Raises:
+        RedisUnusable: Nobody answers there, the version is too old, or the eviction policy would drop rooms.
+    """
+    try:
+        first = connector(url, timeout_s=_CONNECT_S)
+        connection = await first()
+        await connection.disconnect()
+    except AuthenticationError as error:
+        raise RedisUnusable(f"Redis at {shown} refuses the login: {error}") from None
+    except ValueError as error:
+        raise RedisUnusable(f"--redis {shown}: {error}") from None
+    except (RedisError, OSError) as error:
+        raise RedisUnusable(f"no Redis at {shown}: {error}") from None
+    link = Link(first, timeout_s=_CONNECT_S, name="boot check")
+    try:
+        await _check_server(link, shown)
+    except RedisUnavailable as error:
+        raise RedisUnusable(f"Redis at {shown} does not answer: {error}") from None
+    finally:
+        await link.close()
+    return connector(url, timeout_s=timeout_s)
+
+
+async def _check_server(link: Link, shown: str) -> None:
+    info, policy = await link.send((("INFO", "server"), ("CONFIG", "GET", "maxmemory-policy")))
+    while isinstance(info, RedisReplied) and str(info).startswith("LOADING"):
+        log.info("Redis at %s is still loading its data", shown)
+        await asyncio.sleep(0.5)
+        info, policy = await link.send((("INFO", "server"), ("CONFIG", "GET", "maxmemory-policy")))
+    if isinstance(info, RedisReplied):
+        raise RedisUnusable(f"Redis at {shown} does not tell its version: {info}")
+    check_version(info.decode(), shown)
+    if isinstance(policy, RedisReplied):
+        log.warning("Redis at %s does not show its eviction policy (%s): make sure it is noeviction", shown, policy)
+    elif policy and policy[1] != b"noeviction":
+        raise RedisUnusable(
+            f"Redis at {shown} has maxmemory-policy {policy[1].decode()}: it could drop rooms when memory is short. "
+            "Set it to noeviction (CONFIG SET maxmemory-policy noeviction, and in its configuration file)"
+        )
+
+
+def check_version(info: str, shown: str) -> None:
+    """Check the server section of INFO.
+
+    Raises:
+        RedisUnusable: Older than Redis 7.0 or Valkey 7.2.
+    """
+    for name, field, least in (("Valkey", "valkey_version", _LEAST_VALKEY), ("Redis", "redis_version", _LEAST_REDIS)):
+        found = re.search(rf"^{field}:(\d+)\.(\d+)", info, re.MULTILINE)
+        if found is None:
+            continue
+        version = (int(found[1]), int(found[2]))
+        if version < least:
+            need = ".".join(map(str, least))
+            raise RedisUnusable(
+                f"{name} at {shown} is version {version[0]}.{version[1]}: Innkeeper needs {name} {need} or newer "
+                "(functions and sharded pub/sub)"
+            )
+        return
+    raise RedisUnusable(f"the server at {shown} tells no version that Innkeeper knows")

@@ -1,0 +1,120 @@
+"""One member of a room, as hooks see it."""
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import orjson
+
+from innkeeper import wire
+from innkeeper.state import encode
+
+if TYPE_CHECKING:
+    from innkeeper.room import RoomContext
+
+_REASON_BYTES = 120  # RFC 6455 leaves 123 for the reason of a close frame
+
+
+class User(NamedTuple):
+    """Who a connection belongs to. Without authentication both come from the client and prove nothing."""
+
+    id: str
+    name: str
+
+
+class Connection:
+    """A socket that joined the room. It outlives workers: after a takeover an equal object stands for it.
+
+    Attributes:
+        id: Public and stable; not a secret.
+        user: Who it belongs to.
+    """
+
+    __slots__ = ("_context", "_row", "_state", "_touched", "edge", "id", "join", "session", "user")
+
+    def __init__(
+        self, context: "RoomContext", connection_id: str, join: int, edge: str, user: User, session: str
+    ) -> None:
+        self._context = context
+        self.id = connection_id
+        self.user = user
+        self.join = join
+        self.edge = edge
+        self.session = session
+        self._state: Any = None
+        self._touched = False
+        self._row = b""
+
+    @property
+    def state(self) -> Any:
+        """A small durable value of this connection's own: None at first, any JSON; nested changes are noticed."""
+        self._context.check_open()
+        self._touched = True
+        self._context.touched.add(self)
+        return self._state
+
+    @state.setter
+    def state(self, value: Any) -> None:
+        self._context.check_open()
+        self._touched = True
+        self._context.touched.add(self)
+        self._state = value
+
+    def send(self, value: Any) -> None:
+        """Send to this connection alone; takes effect in the commit.
+
+        Raises:
+            OutputInvalid: The room's codec cannot send this value.
+        """
+        self._context.send(value, wire.address_only(self.join))
+
+    def close(self, code: int = 1000, reason: str = "") -> None:
+        """Close the socket, in order after what was sent before; ``on_leave`` follows as for every leave.
+
+        Args:
+            code: 1000, or 3000-4999. Clients of ours come back by themselves after 4500-4999 only.
+            reason: At most 120 bytes of UTF-8.
+        """
+        if code != 1000 and not 3000 <= code <= 4999:  # noqa: PLR2004 - RFC 6455's ranges
+            raise ValueError(f"close code {code}: use 1000 or 3000-4999")
+        if len(reason.encode()) > _REASON_BYTES:
+            raise ValueError(f"close reason of {len(reason.encode())} bytes: at most {_REASON_BYTES}")
+        self._context.add(wire.close_output(self.join, code, reason))
+
+    def __repr__(self) -> str:
+        return f"<Connection {self.id} {self.user.name!r} in {self._context.address}>"
+
+    def settle(self) -> bytes | None:
+        """Return the member's row if it changed since it was last stored, else None."""
+        row = self.to_row()
+        self._touched = False
+        if row == self._row:
+            return None
+        self._row = row
+        return row
+
+    def undo(self) -> None:
+        """Restore the state as stored."""
+        self._touched = False
+        self._state = orjson.loads(self._row)["state"] if self._row else None
+
+    def to_row(self) -> bytes:
+        """Return the row of ``members``: join iseq, edge, session, user, state."""
+        return encode(
+            {
+                "join": self.join,
+                "edge": self.edge,
+                "session": self.session,
+                "user": list(self.user),
+                "state": self._state,
+            },
+            f"conn.state of {self.id}",
+        )
+
+    @classmethod
+    def from_row(cls, context: "RoomContext", connection_id: str, row: bytes) -> "Connection":
+        """Return the connection that a row of ``members`` describes."""
+        fields = orjson.loads(row)
+        user = User(*fields["user"])
+        connection = cls(context, connection_id, fields["join"], fields["edge"], user, fields.get("session", ""))
+        connection._state = fields["state"]
+        connection._row = row
+        return connection

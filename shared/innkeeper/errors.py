@@ -1,0 +1,101 @@
+"""What can go wrong, as one tree.
+
+InnkeeperError
+├── RedisUnavailable      no answer in time or no connection; what was sent may have been carried out
+├── RedisReplied          Redis answered with an error
+│   ├── EdgeClosed        this edge's incarnation was declared dead
+│   └── FunctionMissing   the functions are not loaded (yet, or no longer)
+├── RedisUnusable         a server that Innkeeper refuses to run on (boot check)
+├── TargetInvalid         a TARGET that cannot be loaded or has no rooms
+├── PortTaken             the address an edge should listen on is in use
+├── LeaseLost             another owner's token is stored, or none
+├── TurnClosed            a hook used its room after its turn had ended
+├── StateInvalid          a value that cannot be stored in ``self.state`` or ``conn.state``
+│   └── StateTooLarge     the room's state is over its limit
+├── OutputInvalid         a value that cannot be sent to a client
+└── Refused               raised by users in on_connect: not a failure, the connection is refused
+
+Each class says in ``exit_code`` how a command ends that meets it.
+"""
+
+from typing import ClassVar
+
+
+class InnkeeperError(Exception):
+    """The root of all errors that Innkeeper raises itself."""
+
+    exit_code: ClassVar[int] = 1
+
+
+class RedisUnavailable(InnkeeperError):
+    """No answer within the timeout, or no connection. The call may have been carried out: resend it unchanged."""
+
+    exit_code = 3
+
+
+class RedisReplied(InnkeeperError):
+    """An error reply; ``str(error)`` is its text, whose first word is its code."""
+
+
+class EdgeClosed(RedisReplied):
+    """The edge was declared dead: close the sockets of the room with 1012 and take a new incarnation."""
+
+
+class FunctionMissing(RedisReplied):
+    """Redis does not know the function: a worker loads the library, then everybody resends."""
+
+
+class RedisUnusable(InnkeeperError):
+    """Redis lacks something that the promises need; the text says what to change."""
+
+    exit_code = 3
+
+
+class TargetInvalid(InnkeeperError):
+    """A TARGET of the worker cannot be imported, or holds no Room; the text names it."""
+
+    exit_code = 4
+
+
+class PortTaken(InnkeeperError):
+    """Somebody else listens on the host and port asked for."""
+
+    exit_code = 5
+
+
+class LeaseLost(InnkeeperError):
+    """The room belongs to somebody else. Cancel its handler, drop it from memory, and claim it anew if need be."""
+
+    def __init__(self, room: str, reason: str) -> None:
+        super().__init__(f"room {room}: commit refused ({reason}); dropped from memory")
+        self.room = room
+        self.reason = reason
+
+
+class TurnClosed(InnkeeperError):
+    """The hook's turn is over (it was cut at the handler limit, or the room moved): its effects count no more."""
+
+
+class StateInvalid(InnkeeperError):
+    """A value that JSON cannot hold; the text names the key."""
+
+
+class StateTooLarge(StateInvalid):
+    """The room's state would pass its limit; the text names both."""
+
+
+class Refused(InnkeeperError):
+    """Raise it in ``on_connect`` to refuse a connection: the socket closes with 4403 and the text (≤ 120 bytes)."""
+
+
+class OutputInvalid(InnkeeperError):
+    """A value that the room's codec cannot send; the text names the type and the codec."""
+
+
+def from_reply(text: str) -> RedisReplied:
+    """Return the error that an error reply stands for; ``text`` is the reply without the leading ``-``."""
+    if text.startswith("EDGE_CLOSED"):
+        return EdgeClosed(text)
+    if "Function not found" in text:
+        return FunctionMissing(text)
+    return RedisReplied(text)

@@ -1,0 +1,223 @@
+"""The atomic acts: one ``.lua`` file each, and one typed command builder plus reply reader each.
+
+The builders return commands, so that many rooms travel in one write; :class:`Functions` knows the versioned names.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from innkeeper.errors import RedisReplied
+from innkeeper.functions.library import HASH
+from innkeeper.keys import RoomKeys
+from innkeeper.redis_client import Command, Reply
+from innkeeper.turn import Turn
+
+PUSH = f"inn_push_{HASH}"
+CLAIM = f"inn_claim_{HASH}"
+COMMIT = f"inn_commit_{HASH}"
+RENEW = f"inn_renew_{HASH}"
+RELEASE = f"inn_release_{HASH}"
+HEARTBEAT = f"inn_heartbeat_{HASH}"
+REAP_EDGE = f"inn_reap_edge_{HASH}"
+
+
+class PushEvent(NamedTuple):
+    """One event on its way into an inbox; number and generation count in sessions only."""
+
+    kind: str
+    connection: str
+    data: bytes
+    session: str = ""
+    number: int = 0
+    generation: int = 0
+
+
+class Pushed(NamedTuple):
+    """The answer to a push: a letter an event, the iseq of the first accepted one, the lock, who heard the bell."""
+
+    letters: str
+    first_iseq: int
+    lock: bytes
+    receivers: int
+
+
+def push(
+    keys: RoomKeys, *, edge: str, batch: int, heartbeat_ms: int, backlog_count: int, events: Sequence[PushEvent]
+) -> Command:
+    """Build the push of a batch; equal batch numbers are resends and change nothing."""
+    command: list[str | bytes | int] = [
+        "FCALL", PUSH, 4, keys.inbox, keys.sessions, keys.lock, keys.bell, edge, batch, heartbeat_ms, backlog_count,
+    ]  # fmt: skip
+    for event in events:
+        command += (event.kind, event.connection, event.session, event.number, event.generation, event.data)
+    return tuple(command)
+
+
+def read_pushed(reply: Reply) -> Pushed:
+    """Read the answer to a push.
+
+    Raises:
+        EdgeClosed: This incarnation was declared dead.
+        RedisReplied: Any other error; nothing was written.
+    """
+    letters, first, lock, receivers = _checked(reply)
+    return Pushed(letters.decode(), first, lock, receivers)
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """What a new owner starts from; hashes are pairs as Redis holds them."""
+
+    token: str
+    meta: dict[bytes, bytes]
+    state: dict[bytes, bytes]
+    members: dict[bytes, bytes]
+    timers: dict[bytes, bytes]
+    iseq: int
+    server_us: int
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """The room has an owner: its lock, the ms left of its lease, and who else listens to the bell."""
+
+    lock: bytes
+    left_ms: int
+    subscribers: int
+
+
+def claim(keys: RoomKeys, *, worker: str, mark: int, lease_ms: int, seen: bytes, own_subscriptions: int) -> Command:
+    """Build a claim; ``seen`` is the lock value to steal from, empty for a free room only."""
+    return (
+        "FCALL", CLAIM, 11, keys.meta, keys.lock, keys.inbox, keys.state, keys.members, keys.timers, keys.sessions,
+        keys.outlog, keys.outbox, keys.dead, keys.bell, worker, mark, lease_ms, seen, own_subscriptions,
+    )  # fmt: skip
+
+
+def read_claimed(reply: Reply) -> Claimed | Held:
+    """Read the answer to a claim."""
+    parts = _checked(reply)
+    if parts[0] == 0:
+        return Held(parts[1], parts[2], parts[3])
+    return Claimed(
+        parts[1].decode(), _pairs(parts[2]), _pairs(parts[3]), _pairs(parts[4]), _pairs(parts[5]),
+        int(parts[6]), int(parts[7]),
+    )  # fmt: skip
+
+
+class Committed(NamedTuple):
+    """A commit that counts: the room's version after it and the id of its last output."""
+
+    version: int
+    last_id: bytes
+
+
+def commit(keys: RoomKeys, *, token: str, version: int, worker: str, lease_ms: int, trim: bool, turn: Turn) -> Command:
+    """Build the commit of a turn; ``lease_ms`` 0 leaves the lock as it is."""
+    command: list[str | bytes | int] = [
+        "FCALL", COMMIT, 11, keys.meta, keys.lock, keys.inbox, keys.state, keys.members, keys.timers, keys.sessions,
+        keys.outlog, keys.outbox, keys.dead, keys.out, token, version, lease_ms, worker, int(trim), int(turn.destroy),
+        len(turn.consumed), *turn.consumed,
+    ]  # fmt: skip
+    _add_pairs(command, turn.state_set.items())
+    _add_values(command, turn.state_del)
+    _add_pairs(command, turn.members_set.items())
+    _add_values(command, turn.members_del)
+    _add_pairs(command, turn.timers_set.items())
+    _add_values(command, turn.timers_del)
+    _add_values(command, turn.sessions_closed)
+    _add_pairs(command, turn.outbox)
+    _add_pairs(command, turn.dead)
+    _add_pairs(command, turn.outputs)
+    return tuple(command)
+
+
+def read_committed(reply: Reply) -> Committed | str:
+    """Read the answer to a commit: what it made true, or the reason of the refusal (one word)."""
+    parts = _checked(reply)
+    if parts[0] == 0:
+        reason: str = parts[1].decode()
+        return reason
+    return Committed(int(parts[1]), parts[2])
+
+
+def renew(keys: RoomKeys, *, token: str, worker: str, lease_ms: int) -> Command:
+    """Build a renewal of the lease."""
+    return ("FCALL", RENEW, 3, keys.meta, keys.lock, keys.sessions, token, worker, lease_ms)
+
+
+def read_renewed(reply: Reply) -> int | None:
+    """Read the answer to a renewal: the iseq of the room's last event, or None where the lease is lost."""
+    parts = _checked(reply)
+    return int(parts[1]) if parts[0] == 1 else None
+
+
+def release(keys: RoomKeys, *, token: str, worker: str, force: bool, window_ms: int) -> Command:
+    """Build a release; without ``force`` it is refused while there is backlog."""
+    return (
+        "FCALL", RELEASE, 10, keys.meta, keys.lock, keys.inbox, keys.state, keys.members, keys.timers, keys.sessions,
+        keys.outlog, keys.outbox, keys.dead, token, worker, int(force), window_ms,
+    )  # fmt: skip
+
+
+class Released(NamedTuple):
+    """The answer to a release: is the room given back, is it still ours (refused), and its backlog."""
+
+    released: bool
+    ours: bool
+    backlog: int
+
+
+def read_released(reply: Reply) -> Released:
+    """Read the answer to a release."""
+    parts = _checked(reply)
+    if parts[0] == 0:
+        return Released(released=False, ours=False, backlog=0)
+    return Released(released=parts[0] == 1, ours=parts[0] == 2, backlog=parts[1])  # noqa: PLR2004 - the act's answer
+
+
+def heartbeat(key: str, *, incarnation: str, first: bool) -> Command:
+    """Build a heartbeat into ``inn:workers`` or ``inn:edges``."""
+    return ("FCALL", HEARTBEAT, 1, key, incarnation, int(first))
+
+
+def read_heartbeat(reply: Reply) -> tuple[bool, int]:
+    """Read the answer to a heartbeat: still counted as alive, and the server's time in ms."""
+    parts = _checked(reply)
+    return parts[0] == 1, int(parts[1])
+
+
+def reap_edge(keys: RoomKeys, *, edge: str) -> Command:
+    """Build the reaping of a dead edge in one room."""
+    return ("FCALL", REAP_EDGE, 4, keys.inbox, keys.sessions, keys.lock, keys.bell, edge)
+
+
+def read_reaped(reply: Reply) -> tuple[bool, bytes, int]:
+    """Read the answer to a reaping: was an event appended, the lock, who heard the bell."""
+    parts = _checked(reply)
+    return parts[0] == 1, parts[1], parts[2]
+
+
+def _checked(reply: Reply) -> list[Reply]:
+    if isinstance(reply, RedisReplied):
+        raise reply
+    assert isinstance(reply, list)  # noqa: S101 - the acts answer lists only
+    return reply
+
+
+def _pairs(flat: Sequence[bytes]) -> dict[bytes, bytes]:
+    return dict(zip(flat[::2], flat[1::2], strict=True))
+
+
+def _add_values(command: list[str | bytes | int], values: Sequence[str | bytes] | set[str] | set[bytes]) -> None:
+    command.append(len(values))
+    command += values
+
+
+def _add_pairs(command: list[str | bytes | int], rows: object) -> None:
+    at = len(command)
+    command.append(0)
+    for row in rows:  # type: ignore[attr-defined]
+        command += row
+    command[at] = len(command) - at - 1

@@ -1,0 +1,127 @@
+-- commit: make one turn of a room true, all of it or nothing, and show it to the edges.
+-- KEYS  1 meta HASH, 2 lock STRING, 3 inbox STREAM, 4 state HASH, 5 members HASH, 6 timers HASH, 7 sessions HASH,
+--       8 outlog STREAM, 9 outbox STREAM, 10 dead STREAM, 11 out CHANNEL
+-- ARGV  1 token, 2 version, 3 lease (ms, 0 = leave the lock), 4 worker, 5 trim 0|1, 6 destroy 0|1, then eleven
+--       sections, each its count of values and the values: consumed ids; state set (key, JSON); state del; members
+--       set (connection, JSON); members del; timers set (name, JSON); timers del; sessions closed; outbox (type,
+--       target, data); dead (id, type, connection, data, error, traceback); outputs (header, body)
+-- Returns {1, version, id of the last output} when committed, {2, …} when this very commit was committed before,
+--       {0, reason} when refused (token, version, input, gap): nothing was written, drop the room from memory.
+local function refusal(inbox, meta, args, first, count)
+  if meta[1] ~= args[1] or not meta[1] then return 'token' end
+  if (meta[2] or '0') ~= args[2] then return 'version' end
+  if count == 0 then return nil end
+  local cursor = tonumber(meta[3] or '0')
+  local entries = redis.call('XRANGE', inbox, args[first], args[first + count - 1], 'COUNT', count + 1)
+  if #entries ~= count then return 'input' end
+  for n, entry in ipairs(entries) do
+    if entry[1] ~= args[first + n - 1] then return 'input' end
+    if seq_of(entry[1]) ~= cursor + n then return 'gap' end
+  end
+  return nil
+end
+
+local function close_sessions(sessions, args, first, last, seconds)
+  for i = first, last do
+    local l, g = string.match(redis.call('HGET', sessions, 's:' .. args[i]) or '', '^(%d+) (%d+)')
+    if l then redis.call('HSET', sessions, 's:' .. args[i], l .. ' ' .. g .. ' closed ' .. seconds) end
+  end
+end
+
+-- Write the outputs to the outlog and publish them in messages below 16 KiB; larger ones go as a pointer (no index).
+local function show(keys, meta, mark, args, first, last, old_cursor, cursor)
+  local previous, seq, bytes = meta[4] or '0-0', seq_of(meta[4] or '0-0'), tonumber(meta[5] or '0')
+  local chunk_first, index, bodies, size = seq + 1, {}, {}, 0
+  local function publish(upto)
+    redis.call('SPUBLISH', keys[11], table.concat({previous, mark, int(chunk_first), int(seq), upto}, ' ') .. '\n'
+      .. table.concat(index, '|') .. '\n' .. table.concat(bodies))
+    if seq >= chunk_first then previous = int(seq) .. '-' .. mark end
+    chunk_first, index, bodies, size = seq + 1, {}, {}, 0
+  end
+  for i = first, last, 2 do
+    local header, body = args[i], args[i + 1]
+    local length = #header + #body + 8
+    if size > 0 and size + length > 12000 then publish(old_cursor) end
+    seq, bytes, size = seq + 1, bytes + #header + #body, size + length
+    redis.call('XADD', keys[8], int(seq) .. '-' .. mark, 'h', header, 'd', body, 'b', int(bytes))
+    if length > 12000 then
+      publish(i + 1 >= last and cursor or old_cursor)
+    else
+      index[#index + 1], index[#index + 2], bodies[#bodies + 1] = header, #body, body
+    end
+  end
+  if size > 0 or first > last then publish(cursor) end
+  return previous, bytes
+end
+
+-- Keep the outlog at 1,000 entries and 256 KiB ('b' counts the bytes written before and with an entry).
+local function trim_outlog(outlog, bytes)
+  redis.call('XTRIM', outlog, 'MAXLEN', 1000)
+  for _ = 1, 20 do
+    local oldest = redis.call('XRANGE', outlog, '-', '+', 'COUNT', 1)[1]
+    if not oldest then return end
+    local kept, length = bytes - tonumber(oldest[2][6]), redis.call('XLEN', outlog)
+    if kept <= 262144 or length < 2 then return end
+    redis.call('XTRIM', outlog, 'MAXLEN', math.floor(length * 262144 / kept * 0.95))
+  end
+end
+
+local function commit(keys, args)
+  local meta = redis.call('HMGET', keys[1], 'token', 'version', 'cursor', 'last', 'bytes', 'try', 'marked', 'posted')
+  local at, sections = 7, {}
+  for n = 1, 11 do
+    sections[n] = {at + 1, at + tonumber(args[at])}
+    at = sections[n][2] + 1
+  end
+  local ids_first, ids_last = sections[1][1], sections[1][2]
+  local count = ids_last - ids_first + 1
+  local reason = refusal(keys[3], meta, args, ids_first, count)
+  if reason == 'version' and tonumber(meta[2]) == tonumber(args[2]) + 1 then return {2, meta[2], meta[4] or '0-0'} end
+  if reason then return {0, reason} end
+
+  local time, mark = redis.call('TIME'), string.match(args[1], ':(%d+)$')
+  local old_cursor = meta[3] or '0'
+  local cursor = int(tonumber(old_cursor) + count)
+  if args[6] == '1' then
+    redis.call('DEL', keys[4], keys[5], keys[6], keys[8], keys[10])
+    redis.call('HDEL', keys[1], 'created')
+    meta[5] = '0'
+  end
+  in_pieces('HSET', keys[4], args, sections[2][1], sections[2][2])
+  in_pieces('HDEL', keys[4], args, sections[3][1], sections[3][2])
+  in_pieces('HSET', keys[5], args, sections[4][1], sections[4][2])
+  in_pieces('HDEL', keys[5], args, sections[5][1], sections[5][2])
+  in_pieces('HSET', keys[6], args, sections[6][1], sections[6][2])
+  in_pieces('HDEL', keys[6], args, sections[7][1], sections[7][2])
+  close_sessions(keys[7], args, sections[8][1], sections[8][2], time[1])
+  local posted = tonumber(meta[8] or '0')
+  for i = sections[9][1], sections[9][2], 3 do
+    posted = posted + 1
+    redis.call('XADD', keys[9], int(posted) .. '-' .. mark, 'type', args[i], 'target', args[i + 1], 'data', args[i + 2])
+  end
+  for i = sections[10][1], sections[10][2], 6 do
+    redis.call('XADD', keys[10], 'MAXLEN', '~', 1000, '*', 'id', args[i], 'type', args[i + 1], 'connection',
+      args[i + 2], 'data', args[i + 3], 'error', args[i + 4], 'traceback', args[i + 5])
+  end
+  local last, bytes = show(keys, meta, mark, args, sections[11][1], sections[11][2], old_cursor, cursor)
+  local version = tonumber(args[2]) + 1
+  local fields = {'version', int(version), 'cursor', cursor, 'last', last, 'bytes', int(bytes)}
+  if args[6] ~= '1' then fields[9], fields[10] = 'created', '1' end
+  if posted > 0 then fields[#fields + 1], fields[#fields + 2] = 'posted', int(posted) end
+  if meta[6] and tonumber(cursor) >= tonumber(meta[7]) then
+    redis.call('HDEL', keys[1], 'try', 'strikes', 'marked')
+  elseif meta[6] and count > 0 then
+    redis.call('HSET', keys[1], 'try', int(tonumber(cursor) + 1), 'strikes', '0')
+  end
+  redis.call('HSET', keys[1], unpack(fields))
+  if count > 0 then redis.call('HSET', keys[7], '@', cursor) end
+  if args[3] ~= '0' then redis.call('SET', keys[2], args[4] .. ':' .. args[1], 'PX', args[3]) end
+  if args[5] == '1' then
+    redis.call('XTRIM', keys[3], 'MINID', int(tonumber(cursor) + 1) .. '-0')
+    trim_outlog(keys[8], bytes)
+  end
+  if version % 1000 == 0 and redis.call('HGET', keys[7], '#') == cursor then
+    prune(keys[7], keys[5], tonumber(time[1]))
+  end
+  return {1, int(version), last}
+end

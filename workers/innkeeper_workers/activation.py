@@ -1,0 +1,284 @@
+"""One live instance of a room: runs its hooks event by event into a turn. No Redis here."""
+
+import inspect
+import logging
+import traceback
+from collections.abc import Awaitable, Callable, Generator
+from typing import Any
+
+import orjson
+
+from innkeeper import codec, wire
+from innkeeper.address import Address
+from innkeeper.close_codes import REFUSED
+from innkeeper.connection import Connection, User
+from innkeeper.errors import InnkeeperError, Refused
+from innkeeper.functions import Claimed
+from innkeeper.room import Event, Room, RoomContext
+from innkeeper.state import State
+from innkeeper.turn import Turn, dead_event
+from innkeeper.wire import InboxEvent
+
+log = logging.getLogger("innkeeper.worker")
+
+_ERROR_BODY = {code: orjson.dumps({"error": code}) for code in ("invalid_json", "handler_failed", "handler_timeout")}
+_TRACE_LINES = 50
+_REASON_BYTES = 120
+
+
+class Activation:
+    """A room object with what its hooks have changed since the last commit.
+
+    Args:
+        address: The room.
+        room_class: The user's class.
+        claimed: What the claim answered.
+        on_suspend: Called when a hook first waits for something: what earlier events did may go out now.
+        on_resume: Called when that hook has ended.
+    """
+
+    def __init__(
+        self,
+        address: Address,
+        room_class: type[Room],
+        claimed: Claimed,
+        *,
+        on_suspend: Callable[[], None],
+        on_resume: Callable[[], None],
+    ) -> None:
+        state = State({key.decode(): data for key, data in claimed.state.items()}, room_class.state_bytes)
+        self.context = RoomContext(address, room_class.codec, state)
+        for name, row in claimed.members.items():
+            connection = Connection.from_row(self.context, name.decode(), row)
+            self.context.members[connection.id] = connection
+        self._order_members()
+        self._room_class = room_class
+        self._room: Room | None = None
+        self._created = b"created" in claimed.meta
+        self._on_suspend = on_suspend
+        self._on_resume = on_resume
+        self.turn = Turn()
+        self.void_count = 0
+
+    def _order_members(self) -> None:
+        members = self.context.members
+        ordered = sorted(members.values(), key=lambda conn: conn.join)
+        members.clear()
+        members.update((conn.id, conn) for conn in ordered)
+
+    async def start(self) -> None:
+        """Make the room object and run on_create (first time ever) and on_start.
+
+        Raises:
+            Exception: Whatever the hooks raise; then nothing of them counts.
+        """
+        room = self._room_class()
+        room._context = self.context  # noqa: SLF001 - the framework's side of Room
+        self._room = room
+        try:
+            if not self._created:
+                await self._run(room.on_create)
+            await self._run(room.on_start)
+            self._settle()
+        except BaseException:
+            self._undo()
+            raise
+        self._created = True
+
+    async def handle(self, event: InboxEvent) -> None:
+        """Run one event; whatever its hooks raise is undone and recorded, so it always counts as consumed."""
+        kind = event.kind
+        if kind in (b"text", b"binary"):
+            await self._message(event)
+        elif kind == b"join":
+            await self._join(event)
+        elif kind == b"leave":
+            await self._leave(event, self.context.members.get(event.connection.decode()))
+        elif kind == b"edge-gone":
+            edge = event.edge.decode()
+            for connection in [conn for conn in self.context.members.values() if conn.edge == edge]:
+                await self._leave(event, connection)
+        else:
+            self.void_count += 1
+        self.turn.consume(event)
+
+    def condemn(self, event: InboxEvent, reason: str) -> None:
+        """Put an event aside without running it: it never ended, or it killed its workers."""
+        log.error("room %s: event %s put aside: %s", self.context.address, event.id.decode(), reason)
+        self.turn.dead.append(dead_event(event, reason))
+        connection = self.context.members.get(event.connection.decode())
+        if event.kind == b"join":
+            self.turn.outputs.append(wire.refuse_output(event.connection, REFUSED.code, REFUSED.reason))
+        elif event.kind == b"leave" and connection is not None:
+            self._remove(connection)
+        elif connection is not None:
+            self._tell(connection, "handler_timeout")
+        self.turn.consume(event)
+
+    def seal(self, reason: str) -> None:
+        """Make every later call of the running hook raise TurnClosed."""
+        self.context.sealed = reason
+
+    def take_turn(self) -> Turn:
+        """Return what is to be committed and start the next turn."""
+        turn, self.turn = self.turn, Turn()
+        return turn
+
+    def tell_all(self, error: str) -> None:
+        """Send an error frame to all members (json rooms only)."""
+        if self.context.codec == "json":
+            self.turn.show([(wire.TEXT_TO_ALL, orjson.dumps({"error": error}))])
+
+    # --- the kinds of events ------------------------------------------------------------------------------------
+    async def _message(self, event: InboxEvent) -> None:
+        connection = self.context.members.get(event.connection.decode())
+        if connection is None:
+            self.void_count += 1
+            return
+        try:
+            message = codec.decode(self.context.codec, binary=event.kind == b"binary", data=event.data)
+        except codec.MessageInvalid:
+            self._tell(connection, "invalid_json")
+            return
+        await self._hook(event, connection, self.room.on_message, connection, message)
+
+    async def _join(self, event: InboxEvent) -> None:
+        context = self.context
+        name = event.connection.decode()
+        if name in context.members:
+            self.void_count += 1
+            return
+        fields = orjson.loads(event.data)
+        user = User(*fields["user"])
+        connection = Connection(context, name, event.iseq, event.edge.decode(), user, event.session.decode())
+        context.members[name] = connection
+        context.touched.add(connection)
+        context.outputs.append(wire.join_output(event.iseq, event.connection))
+        try:
+            await self._run(self.room.on_connect, connection)
+            self._settle()
+        except Exception as error:  # noqa: BLE001 - a user's hook may raise anything
+            del context.members[name]
+            self._undo()
+            reason = REFUSED.reason
+            if isinstance(error, Refused):
+                reason = str(error).encode()[:_REASON_BYTES].decode(errors="ignore") or reason
+            else:
+                self._record(event, error)
+            self.turn.show([wire.refuse_output(event.connection, REFUSED.code, reason)])
+            await self._tell_room(event, None, error)
+
+    async def _leave(self, event: InboxEvent, connection: Connection | None) -> None:
+        if connection is None:
+            self.void_count += 1
+            return
+        self._remove(connection)
+        await self._hook(event, connection, self.room.on_leave, connection)
+
+    def _remove(self, connection: Connection) -> None:
+        del self.context.members[connection.id]
+        self.context.touched.discard(connection)
+        self.turn.change_member(connection.id, None)
+
+    # --- running hooks, undoing, telling --------------------------------------------------------------------------
+    @property
+    def room(self) -> Room:
+        """The room object; there is one from a successful start on."""
+        assert self._room is not None  # noqa: S101 - start() comes first
+        return self._room
+
+    async def _hook(self, event: InboxEvent, connection: Connection, hook: Callable[..., Any], *arguments: Any) -> None:
+        try:
+            result = hook(*arguments)
+            if result is not None:
+                await self._finish(result)
+            self._settle()
+        except Exception as error:  # noqa: BLE001 - a user's hook may raise anything
+            self._undo()
+            self._record(event, error)
+            if connection.id in self.context.members:
+                self._tell(connection, "handler_failed")
+            await self._tell_room(event, connection, error)
+
+    async def _run(self, hook: Callable[..., Any], *arguments: Any) -> None:
+        result = hook(*arguments)
+        if result is not None:
+            await self._finish(result)
+
+    async def _finish(self, result: Any) -> None:
+        if inspect.isawaitable(result):
+            await _Watched(result, self._on_suspend, self._on_resume)
+
+    def _settle(self) -> None:
+        context = self.context
+        rows = []
+        for connection in context.touched:
+            if connection.id in context.members and (row := connection.settle()) is not None:
+                rows.append((connection.id, row))
+        changed, deleted = context.state.settle()
+        for name, row in rows:
+            self.turn.change_member(name, row)
+        context.touched.clear()
+        if changed or deleted:
+            self.turn.change_state(changed, deleted)
+        if context.outputs:
+            self.turn.show(context.outputs)
+            context.outputs = []
+
+    def _undo(self) -> None:
+        context = self.context
+        context.state.undo()
+        for connection in context.touched:
+            connection.undo()
+        context.touched.clear()
+        context.outputs = []
+
+    def _record(self, event: InboxEvent, error: Exception) -> None:
+        lines = traceback.format_exception(error)
+        log.warning("room %s: event %s failed and was undone", self.context.address, event.id.decode(), exc_info=error)
+        what = str(error) if isinstance(error, InnkeeperError) else f"{type(error).__name__}: {error}"
+        self.turn.dead.append(dead_event(event, what, "".join(lines[-_TRACE_LINES:])))
+
+    def _tell(self, connection: Connection, code: str) -> None:
+        if self.context.codec == "json":
+            header = wire.output_header(binary=False, address=wire.address_only(connection.join))
+            self.turn.show([(header, _ERROR_BODY[code])])
+
+    async def _tell_room(self, event: InboxEvent, connection: Connection | None, error: Exception) -> None:
+        """Run on_error; what it raises itself is only logged."""
+        seen = Event(event.id.decode(), event.kind.decode(), connection, event.data)
+        try:
+            await self._run(self.room.on_error, error, seen)
+            self._settle()
+        except Exception as second:  # noqa: BLE001 - a user's hook may raise anything
+            self._undo()
+            log.warning("room %s: on_error failed too", self.context.address, exc_info=second)
+
+
+class _Watched:
+    """Await something, and tell when it first waits and when it has ended after that."""
+
+    def __init__(self, inner: Awaitable[Any], on_suspend: Callable[[], None], on_resume: Callable[[], None]) -> None:
+        self._inner = inner
+        self._on_suspend = on_suspend
+        self._on_resume = on_resume
+
+    def __await__(self) -> Generator[Any, Any, Any]:
+        steps = self._inner.__await__()
+        try:
+            waiting = next(steps)
+        except StopIteration as stop:
+            return stop.value
+        self._on_suspend()
+        try:
+            while True:
+                try:
+                    sent = yield waiting
+                except BaseException as error:  # noqa: BLE001 - passed on into the hook, cancellation too
+                    waiting = steps.throw(error)  # type: ignore[attr-defined]
+                else:
+                    waiting = steps.send(sent)  # type: ignore[attr-defined]
+        except StopIteration as stop:
+            return stop.value
+        finally:
+            self._on_resume()

@@ -1,0 +1,72 @@
+"""``innkeeper worker TARGET…``: claims rooms of the kinds its targets define, and runs them."""
+
+import asyncio
+import logging
+import signal
+import sys
+
+import click
+
+from innkeeper.boot import check_redis, run_role, set_up_logs
+from innkeeper.lease import DEFAULT_TIMES
+from innkeeper.options import log_level_option, redis_option, without_password
+from innkeeper.room import Room
+from innkeeper.supervise import announce_ready, follow_parent, run_processes
+from innkeeper.target import load_rooms
+from innkeeper_workers.fleet import Fleet
+from innkeeper_workers.pulse import Pulse
+from innkeeper_workers.watchdog import Watchdog
+
+log = logging.getLogger("innkeeper.worker")
+
+_DRAIN_S = 25.0
+
+
+@click.command()
+@click.argument("targets", nargs=-1, required=True, metavar="TARGET...", envvar="INNKEEPER_TARGETS")
+@redis_option()
+@click.option("--processes", envvar="INNKEEPER_PROCESSES", type=click.IntRange(1), default=1, help="Worker processes.")
+@log_level_option()
+def worker(targets: tuple[str, ...], redis: str, processes: int, log_level: str) -> None:
+    """Run rooms. TARGET is pkg.mod, pkg.mod:Class or file.py; every Room class defined there is served."""
+    set_up_logs(log_level)
+    if processes > 1:
+        load_rooms(targets)  # a mistake in a target is told once
+        arguments = ["worker", *targets, "--redis", redis, "--log-level", log_level]
+        sys.exit(run_processes(arguments, processes))
+    follow_parent()
+    rooms = load_rooms(targets)
+    sys.exit(run_role(lambda: serve(rooms, redis)))
+
+
+async def serve(rooms: dict[str, type[Room]], redis_url: str) -> int:
+    """Serve rooms until SIGTERM or SIGINT, then hand all of them over."""
+    loop = asyncio.get_running_loop()
+    stop = asyncio.Event()
+    for signal_number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(signal_number, stop.set)
+    times = DEFAULT_TIMES
+    connect = await check_redis(redis_url, timeout_s=times.redis_timeout_ms / 1000, shown=without_password(redis_url))
+    fleet = Fleet(rooms, connect, times)
+    pulse = Pulse(fleet)
+    watchdog = Watchdog(end_after_s=2 * times.lease_ms / 1000)
+    duties: list[asyncio.Task[None]] = []
+    try:
+        await fleet.load_functions()
+        await fleet.announce_kinds()
+        duties = [asyncio.create_task(pulse.beat_forever()), asyncio.create_task(pulse.renew_forever())]
+        waking = asyncio.create_task(fleet.serve_wakes())
+        log.info("worker %s serves %s", fleet.incarnation, ", ".join(sorted(rooms)))
+        announce_ready()
+        await stop.wait()
+        log.info("worker %s hands over %d room(s)", fleet.incarnation, len(fleet.owners))
+        await fleet.drain(_DRAIN_S)
+        await waking
+        await pulse.say_goodbye()
+    finally:
+        for duty in duties:
+            duty.cancel()
+        watchdog.stop()
+        await fleet.close()
+    log.info("worker %s ended", fleet.incarnation)
+    return 0

@@ -1,0 +1,323 @@
+"""The rooms this worker owns: woken, claimed, rung, lost, handed over."""
+
+import asyncio
+import logging
+import secrets
+from collections.abc import Iterable
+
+import orjson
+
+from innkeeper import functions, keys
+from innkeeper.address import Address, InvalidAddress, parse_address
+from innkeeper.errors import FunctionMissing, LeaseLost, RedisReplied, RedisUnavailable
+from innkeeper.functions import Claimed, Held
+from innkeeper.functions.library import load_library
+from innkeeper.keys import RoomKeys, room_keys
+from innkeeper.lease import DEFAULT_TIMES, LeaseTimes
+from innkeeper.redis_client import Connect, Link
+from innkeeper.room import Room
+from innkeeper.subscriber import Subscriber
+from innkeeper.wire import read_news
+from innkeeper_workers.owner import Owner
+
+log = logging.getLogger("innkeeper.worker")
+
+_WAKES_AT_ONCE = 8
+_HANDOVERS_AT_ONCE = 10
+_STEAL_AFTER_RECONNECT_S = 0.5
+_BLOCK_S = 1
+
+
+class Fleet:
+    """One worker process's part of the fleet: which rooms it owns, and how it comes by them.
+
+    Args:
+        rooms: The room classes by kind; other kinds are left to other workers.
+        connect: Opens a connection to Redis.
+        times: The figures of ownership.
+    """
+
+    def __init__(self, rooms: dict[str, type[Room]], connect: Connect, times: LeaseTimes = DEFAULT_TIMES) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.rooms = rooms
+        self.times = times
+        self.incarnation = new_incarnation()
+        timeout_s = times.redis_timeout_ms / 1000
+        self.link = Link(connect, timeout_s=timeout_s, name="worker")
+        self.wake_link = Link(connect, timeout_s=_BLOCK_S + 2 * timeout_s, name="wake queue")
+        self.bells = Subscriber(connect, on_message=self._on_bell, on_fresh=self._on_fresh_bell, name="bells")
+        self.owners: dict[Address, Owner] = {}
+        self.refused_count = 0
+        self.takeover_count = 0
+        self.draining = False
+        self.reconnected_at_s = -1.0
+        self._by_bell: dict[bytes, Owner] = {}
+        self._claiming: set[Address] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._handling: set[Owner] = set()
+        self._alone: Owner | None = None
+        self._loading: asyncio.Task[None] | None = None
+
+    # --- life of the worker ---------------------------------------------------------------------------------------
+    async def announce_kinds(self) -> None:
+        """Write what edges must know of the kinds served here."""
+        rows = []
+        for kind, room in self.rooms.items():
+            limits = {"codec": room.codec, "message_bytes": room.message_bytes, "backlog_count": room.backlog_count}
+            rows += [kind, orjson.dumps(limits)]
+        await self.link.call("HSET", keys.KINDS, *rows)
+
+    async def load_functions(self) -> None:
+        """Load the functions; many rooms that miss them at once cause one loading."""
+        if self._loading is None or self._loading.done():
+            self._loading = asyncio.create_task(load_library(self.link))
+        try:
+            await asyncio.shield(self._loading)
+        except (RedisUnavailable, RedisReplied) as error:
+            log.warning("functions not loaded: %s", error)
+
+    async def serve_wakes(self) -> None:
+        """Take rooms from the wake queues and claim them, until draining."""
+        queues = [keys.wake_queue(kind) for kind in self.rooms]
+        while not self.draining:
+            try:
+                popped = await self.wake_link.call("BZPOPMIN", *queues, _BLOCK_S)
+                if not popped:
+                    continue
+                more = await self.wake_link.call("ZPOPMIN", popped[0], _WAKES_AT_ONCE - 1)
+            except (RedisUnavailable, RedisReplied) as error:
+                log.debug("wake queue: %s", error)
+                await asyncio.sleep(0.05)
+                continue
+            for name in (popped[1], *more[::2]):
+                self.consider(name.decode())
+
+    async def wake(self, addresses: Iterable[Address]) -> None:
+        """Put rooms into their wake queues; a room appears once."""
+        now_ms = int(self.loop.time() * 1000)  # orders the queue only
+        await self.link.send([("ZADD", keys.wake_queue(room.kind), "NX", now_ms, str(room)) for room in addresses])
+
+    async def drain(self, grace_s: float) -> None:
+        """Hand every room over: finish the event, commit, release, wake; ten rooms at a time."""
+        self.draining = True
+        limit = asyncio.Semaphore(_HANDOVERS_AT_ONCE)
+
+        async def hand_over(owner: Owner) -> None:
+            async with limit:
+                owner.leave("handover")
+                if owner.task is not None:
+                    await asyncio.wait([owner.task])
+
+        if self.owners:
+            await asyncio.wait([asyncio.create_task(hand_over(o)) for o in self.owners.values()], timeout=grace_s)
+        while self._claiming or self._tasks:
+            if self._tasks:
+                await asyncio.wait(self._tasks, timeout=1)
+            else:
+                await asyncio.sleep(0.01)
+            for owner in self.owners.values():
+                owner.leave("handover")
+
+    async def close(self) -> None:
+        """End all tasks and connections; rooms still owned are taken over by others."""
+        for owner in list(self.owners.values()):
+            owner.drop("the worker ends")
+        tasks = [owner.task for owner in self.owners.values() if owner.task is not None]
+        await asyncio.gather(*tasks, *self._tasks, return_exceptions=True)
+        await self.bells.close()
+        await self.wake_link.close()
+        await self.link.close()
+
+    # --- claiming -------------------------------------------------------------------------------------------------
+    def consider(self, text: str) -> None:
+        """Claim a room that wants an owner, unless it turns out to have a living one."""
+        try:
+            address = parse_address(text)
+        except InvalidAddress as error:
+            log.warning("wake queue: %s", error)
+            return
+        if owner := self.owners.get(address):
+            owner.ring([])
+        elif address not in self._claiming and address.kind in self.rooms:
+            self._claiming.add(address)
+            self._spawn(self._claim_safely(address))
+
+    def cut(self, owner: Owner, condemned: dict[bytes, str]) -> None:
+        """Abandon a room object whose hook does not end; claim the room anew and put the event aside."""
+        owner.drop("the handler limit was reached")
+        self._forget(owner)
+        self._claiming.add(owner.address)
+        self._spawn(self._claim_safely(owner.address, owner, condemned))
+
+    def _spawn(self, work: "asyncio._CoroutineLike[None]") -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _claim_safely(
+        self, address: Address, cut: Owner | None = None, condemned: dict[bytes, str] | None = None
+    ) -> None:
+        try:
+            await self._claim(address, cut, condemned or {})
+        except (RedisUnavailable, RedisReplied) as error:
+            log.warning("room %s: claim failed: %s", address, error)
+            if isinstance(error, FunctionMissing):
+                await self.load_functions()
+            await asyncio.sleep(0.1)
+            await self._wake_quietly(address)
+        finally:
+            self._claiming.discard(address)
+
+    async def _claim(self, address: Address, cut: Owner | None, condemned: dict[bytes, str]) -> None:
+        room = room_keys(address)
+        if self.draining:
+            await self.wake((address,))
+            return
+        seen = f"{self.incarnation}:{cut.token}".encode() if cut is not None else b""
+        answer = await self._ask_claim(address, room, seen, own_subscriptions=1 if cut is not None else 0)
+        if isinstance(answer, Held):
+            answer = await self._steal(address, room, answer)
+        if answer is None:
+            await self.link.call("SREM", keys.worker_rooms(self.incarnation), str(address))
+            return
+        await self.bells.subscribe(room.bell)
+        await self._reap_unknown_edges(room, answer)
+        self._own(Owner(self, address, room, self.rooms[address.kind], answer, condemned))
+
+    async def _ask_claim(self, address: Address, room: RoomKeys, seen: bytes, own_subscriptions: int) -> Claimed | Held:
+        replies = await self.link.send(
+            (
+                ("SADD", keys.worker_rooms(self.incarnation), str(address)),
+                functions.claim(
+                    room,
+                    worker=self.incarnation,
+                    mark=secrets.randbelow(2**48 - 1) + 1,
+                    lease_ms=self.times.lease_ms,
+                    seen=seen,
+                    own_subscriptions=own_subscriptions,
+                ),
+            )  # fmt: skip
+        )
+        return functions.read_claimed(replies[1])
+
+    async def _steal(self, address: Address, room: RoomKeys, held: Held) -> Claimed | None:
+        """Look at a held room again: after 25 ms where nobody listens to its bell, else when its lease is over."""
+        since_reconnect_s = self.loop.time() - self.reconnected_at_s
+        if since_reconnect_s < _STEAL_AFTER_RECONNECT_S:
+            await asyncio.sleep(_STEAL_AFTER_RECONNECT_S - since_reconnect_s)
+        for _ in range(3):
+            deserted = held.subscribers <= 0
+            await asyncio.sleep((self.times.second_look_ms if deserted else max(held.left_ms, 0) + 5) / 1000)
+            answer = await self._ask_claim(address, room, held.lock, own_subscriptions=0)
+            if isinstance(answer, Claimed):
+                self.takeover_count += 1
+                log.info("room %s: taken over from %s", address, held.lock.decode())
+                return answer
+            if answer.lock != held.lock or (not deserted and answer.left_ms > held.left_ms / 2):
+                return None  # somebody else took it, or its owner renewed: it lives
+            held = answer
+        return None
+
+    async def _reap_unknown_edges(self, room: RoomKeys, claimed: Claimed) -> None:
+        """Let members leave whose edge is gone from the registry (a member that a rollback brought back)."""
+        edges = sorted({orjson.loads(row)["edge"] for row in claimed.members.values()})
+        if not edges:
+            return
+        scores = await self.link.send([("ZSCORE", keys.EDGES, edge) for edge in edges])
+        gone = [edge for edge, score in zip(edges, scores, strict=True) if score is None]
+        if gone:
+            log.info("%d edge(s) of members are gone, their members leave", len(gone))
+            await self.link.send([functions.reap_edge(room, edge=edge) for edge in gone])
+
+    # --- owning ---------------------------------------------------------------------------------------------------
+    def _own(self, owner: Owner) -> None:
+        self.owners[owner.address] = owner
+        self._by_bell[owner.keys.bell.encode()] = owner
+        owner.task = asyncio.create_task(owner.run(), name=f"room {owner.address}")
+        owner.task.add_done_callback(lambda task: self._ended(owner, task))
+        if self.draining:
+            owner.leave("handover")
+
+    def _forget(self, owner: Owner) -> None:
+        self.done_handling(owner)
+        if self.owners.get(owner.address) is owner:
+            del self.owners[owner.address]
+            del self._by_bell[owner.keys.bell.encode()]
+
+    def _ended(self, owner: Owner, task: asyncio.Task[None]) -> None:
+        """A room's task is over: released, lost, dropped or failed."""
+        replaced = self.owners.get(owner.address) is not owner
+        self._forget(owner)
+        error = None if task.cancelled() else task.exception()
+        if error is not None and not isinstance(error, LeaseLost):
+            log.error("room %s: its task failed", owner.address, exc_info=error)
+        if replaced:
+            return
+        self.bells.unsubscribe(owner.keys.bell)
+        released = not task.cancelled() and error is None
+        wanted = not released or owner.leaving == "handover"
+        self._spawn(self._let_go(owner, wake=wanted, pause=error is not None and not isinstance(error, LeaseLost)))
+
+    async def _let_go(self, owner: Owner, *, wake: bool, pause: bool) -> None:
+        if wake:
+            if pause:
+                await asyncio.sleep(1)
+            await self._wake_quietly(owner.address)
+        if owner.address not in self.owners and owner.address not in self._claiming:
+            try:
+                await self.link.call("SREM", keys.worker_rooms(self.incarnation), str(owner.address))
+            except (RedisUnavailable, RedisReplied) as failed:
+                log.debug("room %s: index not cleaned: %s", owner.address, failed)
+
+    async def _wake_quietly(self, address: Address) -> None:
+        try:
+            await self.wake((address,))
+        except RedisUnavailable as error:
+            log.warning("room %s: not woken, its edges will do it: %s", address, error)
+
+    def _on_bell(self, channel: bytes, body: bytes) -> None:
+        owner = self._by_bell.get(channel)
+        if owner is not None:
+            owner.ring(read_news(body))
+
+    def _on_fresh_bell(self, channel: bytes) -> None:
+        self.reconnected_at_s = self.loop.time()
+        owner = self._by_bell.get(channel)
+        if owner is not None:
+            owner.ring([])
+
+    async def note_error(self, room: RoomKeys, text: str) -> None:
+        """Show in ``meta`` why a room does not start; empty text clears it."""
+        try:
+            await self.link.call(*(("HSET", room.meta, "error", text) if text else ("HDEL", room.meta, "error")))
+        except (RedisUnavailable, RedisReplied) as error:
+            log.debug("error of a room not noted: %s", error)
+
+    # --- who may run a handler ------------------------------------------------------------------------------------
+    async def may_handle(self, owner: Owner, *, alone: bool) -> None:
+        """Return when the owner may start handlers: its lease was confirmed lately, and nobody asked to be alone."""
+        limit_s = self.times.stop_handling_ms / 1000
+        while True:
+            if self.loop.time() - owner.confirmed_at_s > limit_s:
+                await asyncio.sleep(0.02)
+            elif self._alone is not None and self._alone is not owner:
+                await asyncio.sleep(0.005)
+            elif alone and self._handling - {owner}:
+                self._alone = owner
+                await asyncio.sleep(0.005)
+            else:
+                break
+        if alone:
+            self._alone = owner
+        self._handling.add(owner)
+
+    def done_handling(self, owner: Owner) -> None:
+        """The owner's turn is over, or the owner is."""
+        self._handling.discard(owner)
+        if self._alone is owner:
+            self._alone = None
+
+
+def new_incarnation() -> str:
+    """Return the id of one run of a worker."""
+    return f"w-{secrets.token_hex(5)}"

@@ -1,0 +1,303 @@
+"""The owner of one room: reads its inbox, runs turns, commits them one at a time, gives the room back."""
+
+import asyncio
+import logging
+from collections import deque
+from typing import TYPE_CHECKING
+
+from innkeeper import functions
+from innkeeper.address import Address
+from innkeeper.errors import FunctionMissing, LeaseLost, RedisReplied, RedisUnavailable
+from innkeeper.functions import Claimed, Committed
+from innkeeper.keys import RoomKeys
+from innkeeper.lease import RESUME_WINDOW_MS
+from innkeeper.redis_client import Command, Reply
+from innkeeper.room import Room
+from innkeeper.turn import TRIM_EVERY_BYTES, TRIM_EVERY_COMMITS, TURN_EVENTS, Turn
+from innkeeper.wire import InboxEvent, read_inbox_entry
+from innkeeper_workers.activation import Activation
+
+if TYPE_CHECKING:
+    from innkeeper_workers.fleet import Fleet
+
+log = logging.getLogger("innkeeper.worker")
+
+_TURN_S = 0.004  # a turn yields to the other rooms after this long; figures in docs/data-model.md
+_START_BACKOFF_MOST_S = 60.0
+
+
+class Owner:
+    """One owned room and the task that runs it.
+
+    The task ends when the room is released, lost or cut; ``fleet`` hears of it. All waiting happens in that task, so
+    cancelling it cancels the running hook.
+    """
+
+    def __init__(
+        self, fleet: "Fleet", address: Address, keys: RoomKeys, room_class: type[Room], claimed: Claimed,
+        condemned: dict[bytes, str],
+    ) -> None:  # fmt: skip
+        meta = claimed.meta
+        self.fleet = fleet
+        self.address = address
+        self.keys = keys
+        self.room_class = room_class
+        self.token = claimed.token
+        self.version = int(meta.get(b"version", 0))
+        self.read_iseq = int(meta.get(b"cursor", 0))
+        self.known_iseq = claimed.iseq
+        self.marked_iseq = int(meta.get(b"marked", 0))
+        self.strikes = int(meta.get(b"strikes", 0))
+        self.condemned = condemned
+        self.confirmed_at_s = fleet.loop.time()
+        self.used_at_s = self.confirmed_at_s
+        self.lease_sent_at_s = self.confirmed_at_s
+        self.leaving = ""
+        self.inside: InboxEvent | None = None
+        self.activation = Activation(
+            address, room_class, claimed, on_suspend=self._on_suspend, on_resume=self._on_resume
+        )
+        self._pending: deque[InboxEvent] = deque()
+        self._must_read = True
+        self._news = asyncio.Event()
+        self._in_flight: asyncio.Task[None] | None = None
+        self._cut_timer: asyncio.TimerHandle | None = None
+        self._untrimmed_bytes = 0
+        self.task: asyncio.Task[None] | None = None
+
+    # --- what others tell the owner -------------------------------------------------------------------------------
+    def ring(self, events: list[InboxEvent]) -> None:
+        """Take the bell's news: events that follow what was read, or none: then the inbox is read."""
+        if not events:
+            self._must_read = True
+        for event in events:
+            if event.iseq == self.read_iseq + 1:
+                self._pending.append(event)
+                self.read_iseq = event.iseq
+            elif event.iseq > self.read_iseq:
+                self._must_read = True
+        self._news.set()
+
+    def renewed(self, iseq: int, sent_at_s: float) -> None:
+        """Take a confirmed renewal, sent at that moment of the loop's clock; it also tells of lost bells."""
+        self.confirmed_at_s = max(self.confirmed_at_s, sent_at_s)
+        if iseq > self.read_iseq:
+            self._must_read = True
+        self._news.set()
+
+    def leave(self, why: str) -> None:
+        """Ask the owner to give the room back: ``idle`` (if nothing is pending) or ``handover`` (in any case)."""
+        self.leaving = why
+        self._news.set()
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing has happened for the class's ``idle_s``."""
+        return (
+            not self._pending and self.inside is None and self._in_flight is None
+            and self.fleet.loop.time() - self.used_at_s > self.room_class.idle_s
+        )  # fmt: skip
+
+    def drop(self, why: str) -> None:
+        """Stop at once: seal the running hook and cancel it. The token is not given back."""
+        self.activation.seal(why)
+        if self.task is not None:
+            self.task.cancel()
+
+    # --- the task -------------------------------------------------------------------------------------------------
+    async def run(self) -> None:
+        """Own the room until it is released.
+
+        Raises:
+            LeaseLost: A commit or read showed that the room's history is not ours any more.
+        """
+        try:
+            await self._start()
+            while True:
+                if self._must_read and not self._pending:
+                    await self._read()
+                if self._pending and self.leaving != "handover":
+                    await self._turn()
+                elif self.leaving:
+                    if await self._release():
+                        return
+                else:
+                    self._news.clear()
+                    if not self._must_read:
+                        await self._news.wait()
+        finally:
+            if self._cut_timer is not None:
+                self._cut_timer.cancel()
+            if self._in_flight is not None:
+                self._in_flight.cancel()
+
+    async def _start(self) -> None:
+        wait_s = 1.0
+        while True:
+            try:
+                await self.activation.start()
+            except Exception as error:  # a user's hook may raise anything
+                log.exception("room %s: on_start failed, again in %.0f s", self.address, wait_s)
+                await self.fleet.note_error(self.keys, f"{type(error).__name__}: {error}")
+                self.activation.tell_all("room_unavailable")
+                await self._commit(self.activation.take_turn())
+                if await self._pause_start(wait_s):
+                    wait_s = min(wait_s * 2, _START_BACKOFF_MOST_S)
+                continue
+            if wait_s > 1.0:
+                await self.fleet.note_error(self.keys, "")
+            return
+
+    async def _pause_start(self, wait_s: float) -> bool:
+        loop = self.fleet.loop
+        until = loop.time() + wait_s
+        while loop.time() < until:
+            if self.leaving == "handover":
+                await self._release()
+                raise asyncio.CancelledError
+            await asyncio.sleep(min(0.05, wait_s))
+        return True
+
+    async def _read(self) -> None:
+        self._must_read = False
+        entries = await self._ask(("XRANGE", self.keys.inbox, f"{self.read_iseq + 1}-0", "+", "COUNT", TURN_EVENTS))
+        for entry_id, fields in entries:
+            event = read_inbox_entry(entry_id, fields)
+            if event.iseq <= self.read_iseq:
+                continue
+            if event.iseq != self.read_iseq + 1:
+                raise LeaseLost(str(self.address), "gap in the inbox")
+            self._pending.append(event)
+            self.read_iseq = event.iseq
+        if len(entries) == TURN_EVENTS:
+            self._must_read = True
+
+    async def _turn(self) -> None:
+        """Run pending events into one turn, then commit it."""
+        loop, activation = self.fleet.loop, self.activation
+        marked = self._pending[0].iseq <= self.marked_iseq
+        await self.fleet.may_handle(self, alone=marked and self.strikes == 1)
+        until_s = loop.time() + _TURN_S
+        while self._pending:
+            event = self._pending.popleft()
+            self.inside = event
+            if event.id in self.condemned:
+                activation.condemn(event, self.condemned.pop(event.id))
+            elif marked and self.strikes > 1:
+                activation.condemn(event, "its workers died of it three times")
+            else:
+                await activation.handle(event)
+            self.inside = None
+            if marked or activation.turn.is_full or self.leaving == "handover" or loop.time() >= until_s:
+                break
+        if marked:
+            self.strikes = 0
+        self.fleet.done_handling(self)
+        self.used_at_s = loop.time()
+        if self._in_flight is not None:
+            await self._in_flight
+            self._in_flight = None
+        await self._commit(activation.take_turn())
+
+    def _on_suspend(self) -> None:
+        """A hook waits: commit what earlier events did, and see that it ends."""
+        self._cut_timer = self.fleet.loop.call_later(self.room_class.handler_s, self._cut)
+        if self._in_flight is None and not self.activation.turn.is_empty:
+            self._in_flight = asyncio.create_task(self._commit(self.activation.take_turn()))
+            self._in_flight.add_done_callback(self._early_commit_done)
+
+    def _on_resume(self) -> None:
+        if self._cut_timer is not None:
+            self._cut_timer.cancel()
+            self._cut_timer = None
+
+    def _early_commit_done(self, task: asyncio.Task[None]) -> None:
+        """The commit under a waiting hook was refused: the hook's room is lost, stop it."""
+        if not task.cancelled() and isinstance(task.exception(), LeaseLost):
+            self.drop("the room was lost to another owner")
+
+    def _cut(self) -> None:
+        event = self.inside
+        why = f"the handler took longer than {self.room_class.handler_s:g} s"
+        log.error("room %s: %s, cut", self.address, why)
+        self.fleet.cut(self, {event.id: why} if event is not None else {})
+
+    # --- Redis ----------------------------------------------------------------------------------------------------
+    async def _commit(self, turn: Turn) -> None:
+        """Commit a turn; resends it unchanged until there is an answer.
+
+        Raises:
+            LeaseLost: Refused; nothing was written.
+        """
+        if turn.is_empty:
+            return
+        fleet, loop = self.fleet, self.fleet.loop
+        self._untrimmed_bytes += turn.out_bytes
+        trim = (self.version + 1) % TRIM_EVERY_COMMITS == 0 or self._untrimmed_bytes > TRIM_EVERY_BYTES
+        if trim:
+            self._untrimmed_bytes = 0
+        sent_at_s = loop.time()
+        extend = sent_at_s - self.lease_sent_at_s > fleet.times.renew_ms / 2000
+        if extend:
+            self.lease_sent_at_s = sent_at_s
+        reply = await self._ask(
+            functions.commit(
+                self.keys,
+                token=self.token,
+                version=self.version,
+                worker=fleet.incarnation,
+                lease_ms=fleet.times.lease_ms if extend else 0,
+                trim=trim,
+                turn=turn,
+            )  # fmt: skip
+        )
+        committed = functions.read_committed(reply)
+        if not isinstance(committed, Committed):
+            fleet.refused_count += 1
+            log.warning("room %s: commit refused (%s) under token %s", self.address, committed, self.token)
+            raise LeaseLost(str(self.address), committed)
+        self.version = committed.version
+        if extend:
+            self.confirmed_at_s = max(self.confirmed_at_s, sent_at_s)
+
+    async def _release(self) -> bool:
+        """Give the room back; False where it turned out to have backlog after all."""
+        if self._in_flight is not None:
+            await self._in_flight
+            self._in_flight = None
+        why = self.leaving
+        reply = await self._ask(
+            functions.release(
+                self.keys,
+                token=self.token,
+                worker=self.fleet.incarnation,
+                force=why == "handover",
+                window_ms=RESUME_WINDOW_MS,
+            )  # fmt: skip
+        )
+        released = functions.read_released(reply)
+        if released.ours:
+            self.leaving = ""
+            self._must_read = True
+            return False
+        return True
+
+    async def _ask(self, command: Command) -> Reply:
+        """Send a command, again and unchanged while there is no answer; an error reply raises."""
+        wait_s = 0.02
+        while True:
+            try:
+                reply = (await self.fleet.link.send((command,)))[0]
+            except RedisUnavailable:
+                log.warning("room %s: Redis does not answer, asking again", self.address)
+            else:
+                if isinstance(reply, FunctionMissing):
+                    await self.fleet.load_functions()
+                elif isinstance(reply, RedisReplied):
+                    if str(reply).split(" ", 1)[0] not in ("LOADING", "BUSY", "READONLY", "MISCONF", "MASTERDOWN"):
+                        raise reply
+                    log.warning("room %s: %s, asking again", self.address, reply)
+                else:
+                    return reply
+            await asyncio.sleep(wait_s)
+            wait_s = min(wait_s * 2, 0.5)

@@ -1,0 +1,143 @@
+"""The worker's regular duties: heartbeat, renewals, idle rooms, and the death of workers and edges."""
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING
+
+from innkeeper import functions, keys
+from innkeeper.address import Address, parse_address
+from innkeeper.errors import FunctionMissing, RedisReplied, RedisUnavailable
+from innkeeper.keys import room_keys
+from innkeeper_workers.fleet import new_incarnation
+
+if TYPE_CHECKING:
+    from innkeeper.redis_client import Reply
+    from innkeeper_workers.fleet import Fleet
+
+log = logging.getLogger("innkeeper.worker")
+
+_ROOMS_AT_ONCE = 200
+
+
+class Pulse:
+    """Runs beside the fleet; each duty survives an unreachable Redis and goes on afterwards."""
+
+    def __init__(self, fleet: "Fleet") -> None:
+        self._fleet = fleet
+        self._first = True
+        self._now_ms = 0
+
+    async def beat_forever(self) -> None:
+        """Say every 250 ms that this worker lives, and look who does not."""
+        fleet = self._fleet
+        while True:
+            try:
+                await self._beat()
+                await self._watch_workers()
+                await self._watch_edges()
+            except FunctionMissing:
+                await fleet.load_functions()
+            except (RedisUnavailable, RedisReplied) as error:
+                log.debug("heartbeat: %s", error)
+            await asyncio.sleep(fleet.times.heartbeat_ms / 1000)
+
+    async def renew_forever(self) -> None:
+        """Renew all leases every 500 ms, in one write; put rooms to sleep that nobody used."""
+        fleet = self._fleet
+        while True:
+            try:
+                await self._renew()
+            except RedisUnavailable as error:
+                log.warning("leases not renewed: %s", error)
+            for owner in list(fleet.owners.values()):
+                if owner.is_idle and not owner.leaving:
+                    owner.leave("idle")
+            await asyncio.sleep(fleet.times.renew_ms / 1000)
+
+    async def say_goodbye(self) -> None:
+        """Take this worker out of the registry, after it has given back its rooms."""
+        fleet = self._fleet
+        await fleet.link.send(
+            (("ZREM", keys.WORKERS, fleet.incarnation), ("DEL", keys.worker_rooms(fleet.incarnation)))
+        )
+
+    async def _beat(self) -> None:
+        fleet = self._fleet
+        reply = await fleet.link.send(
+            (functions.heartbeat(keys.WORKERS, incarnation=fleet.incarnation, first=self._first),)
+        )
+        alive, self._now_ms = functions.read_heartbeat(reply[0])
+        self._first = False
+        if not alive:
+            log.warning("worker %s was declared dead, taking a new incarnation", fleet.incarnation)
+            fleet.incarnation = new_incarnation()
+            self._first = True
+            if fleet.owners:
+                await fleet.link.call("SADD", keys.worker_rooms(fleet.incarnation), *map(str, fleet.owners))
+
+    async def _renew(self) -> None:
+        fleet = self._fleet
+        owners = list(fleet.owners.values())
+        if not owners:
+            return
+        sent_at_s = fleet.loop.time()
+        lease_ms = fleet.times.lease_ms
+        replies = await fleet.link.send(
+            [functions.renew(o.keys, token=o.token, worker=fleet.incarnation, lease_ms=lease_ms) for o in owners]
+        )
+        for owner, reply in zip(owners, replies, strict=True):
+            if isinstance(reply, FunctionMissing):
+                await fleet.load_functions()
+                return
+            if isinstance(reply, RedisReplied):
+                log.warning("room %s: lease not renewed: %s", owner.address, reply)
+                continue
+            iseq = functions.read_renewed(reply)
+            if iseq is None:
+                log.warning("room %s: lease lost, handler cancelled", owner.address)
+                owner.drop("the room was lost to another owner")
+            else:
+                owner.lease_sent_at_s = sent_at_s
+                owner.renewed(iseq, sent_at_s)
+
+    async def _watch_workers(self) -> None:
+        """Wake the rooms with backlog of workers silent for a second."""
+        fleet = self._fleet
+        for worker in await self._silent(keys.WORKERS, fleet.times.heartbeat_dead_ms):
+            if worker == fleet.incarnation:
+                continue
+            rooms = await self._rooms_of(keys.worker_rooms(worker))
+            log.info("worker %s is silent, looking after its %d room(s)", worker, len(rooms))
+            for at in range(0, len(rooms), _ROOMS_AT_ONCE):
+                piece = rooms[at : at + _ROOMS_AT_ONCE]
+                replies = await fleet.link.send([("HMGET", room_keys(room).sessions, "#", "@") for room in piece])
+                await fleet.wake([room for room, counts in zip(piece, replies, strict=True) if _has_backlog(counts)])
+            await fleet.link.send((("ZREM", keys.WORKERS, worker), ("DEL", keys.worker_rooms(worker))))
+
+    async def _watch_edges(self) -> None:
+        """Let the members of edges silent for three seconds leave, in each room in its order."""
+        fleet = self._fleet
+        for edge in await self._silent(keys.EDGES, fleet.times.edge_dead_ms):
+            rooms = await self._rooms_of(keys.edge_rooms(edge))
+            log.info("edge %s is silent, its members leave %d room(s)", edge, len(rooms))
+            for at in range(0, len(rooms), _ROOMS_AT_ONCE):
+                piece = rooms[at : at + _ROOMS_AT_ONCE]
+                replies = await fleet.link.send([functions.reap_edge(room_keys(room), edge=edge) for room in piece])
+                wanting = []
+                for room, reply in zip(piece, replies, strict=True):
+                    _, lock, receivers = functions.read_reaped(reply)
+                    if not lock or not receivers:
+                        wanting.append(room)
+                await fleet.wake(wanting)
+            await fleet.link.send((("ZREM", keys.EDGES, edge), ("DEL", keys.edge_rooms(edge))))
+
+    async def _silent(self, registry: str, for_ms: int) -> list[str]:
+        names = await self._fleet.link.call("ZRANGE", registry, "-inf", self._now_ms - for_ms, "BYSCORE")
+        return [name.decode() for name in names]
+
+    async def _rooms_of(self, key: str) -> list[Address]:
+        return [parse_address(name.decode()) for name in await self._fleet.link.call("SMEMBERS", key)]
+
+
+def _has_backlog(counts: "Reply") -> bool:
+    return bool(counts) and counts[0] is not None and int(counts[0]) > int(counts[1] or 0)
