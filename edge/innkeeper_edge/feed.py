@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("innkeeper.edge")
 
 _YOUNG_S = 1.0
-_FILL_COUNT = 1000
+_FILL_COUNT = 64
 
 
 class Feed:

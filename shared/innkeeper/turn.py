@@ -1,5 +1,6 @@
 """What one turn changes, and how much may go into one: values and arithmetic, no I/O."""
 
+from collections import deque
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
@@ -10,6 +11,10 @@ TURN_IN_BYTES: Final = 262_144
 TURN_OUT_BYTES: Final = 1_048_576
 TRIM_EVERY_COMMITS: Final = 64
 TRIM_EVERY_BYTES: Final = 65_536
+# Outputs of the last two seconds stay in the outlog whatever its caps say: an edge may just be reading them.
+KEEP_OUTPUTS_S: Final = 2.0
+KEEP_OUTPUTS_LEAST: Final = 8
+KEEP_OUTPUTS_MOST: Final = 10_000
 
 
 class DeadEvent(NamedTuple):
@@ -26,6 +31,26 @@ class DeadEvent(NamedTuple):
 def dead_event(event: InboxEvent, error: str, traceback: str = "") -> DeadEvent:
     """Return the record of an event that could not be processed."""
     return DeadEvent(event.id, event.kind, event.connection, event.data, error, traceback)
+
+
+class RecentOutputs:
+    """Counts the outputs of the last two seconds, by the caller's clock."""
+
+    def __init__(self) -> None:
+        self._turns: deque[tuple[float, int]] = deque()
+        self._count = 0
+
+    def add(self, count: int, now_s: float) -> None:
+        """Take the outputs of a turn."""
+        self._turns.append((now_s, count))
+        self._count += count
+        while self._turns[0][0] < now_s - KEEP_OUTPUTS_S:
+            self._count -= self._turns.popleft()[1]
+
+    @property
+    def keep_count(self) -> int:
+        """How many of the newest outputs must stay."""
+        return min(max(self._count + 1, KEEP_OUTPUTS_LEAST), KEEP_OUTPUTS_MOST)
 
 
 @dataclass(slots=True)

@@ -1,6 +1,7 @@
 """The rooms this worker owns: woken, claimed, rung, lost, handed over."""
 
 import asyncio
+import contextlib
 import logging
 import secrets
 from collections.abc import Iterable
@@ -26,6 +27,7 @@ _WAKES_AT_ONCE = 8
 _HANDOVERS_AT_ONCE = 10
 _STEAL_AFTER_RECONNECT_S = 0.5
 _BLOCK_S = 1
+_LOOKS = 20
 
 
 class Fleet:
@@ -52,7 +54,7 @@ class Fleet:
         self.draining = False
         self.reconnected_at_s = -1.0
         self._by_bell: dict[bytes, Owner] = {}
-        self._claiming: set[Address] = set()
+        self._claiming: dict[Address, asyncio.Event] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._handling: set[Owner] = set()
         self._alone: Owner | None = None
@@ -138,15 +140,17 @@ class Fleet:
             return
         if owner := self.owners.get(address):
             owner.ring([])
-        elif address not in self._claiming and address.kind in self.rooms:
-            self._claiming.add(address)
+        elif address in self._claiming:
+            self._claiming[address].set()
+        elif address.kind in self.rooms:
+            self._claiming[address] = asyncio.Event()
             self._spawn(self._claim_safely(address))
 
     def cut(self, owner: Owner, condemned: dict[bytes, str]) -> None:
         """Abandon a room object whose hook does not end; claim the room anew and put the event aside."""
         owner.drop("the handler limit was reached")
         self._forget(owner)
-        self._claiming.add(owner.address)
+        self._claiming[owner.address] = asyncio.Event()
         self._spawn(self._claim_safely(owner.address, owner, condemned))
 
     def _spawn(self, work: "asyncio._CoroutineLike[None]") -> None:
@@ -166,7 +170,7 @@ class Fleet:
             await asyncio.sleep(0.1)
             await self._wake_quietly(address)
         finally:
-            self._claiming.discard(address)
+            self._claiming.pop(address, None)
 
     async def _claim(self, address: Address, cut: Owner | None, condemned: dict[bytes, str]) -> None:
         room = room_keys(address)
@@ -201,20 +205,30 @@ class Fleet:
         return functions.read_claimed(replies[1])
 
     async def _steal(self, address: Address, room: RoomKeys, held: Held) -> Claimed | None:
-        """Look at a held room again: after 25 ms where nobody listens to its bell, else when its lease is over."""
+        """Look at a held room again: after 25 ms where nobody listens to its bell, when it is woken again, else when
+        its lease is over. None where its owner lives, or somebody else took it.
+        """
         since_reconnect_s = self.loop.time() - self.reconnected_at_s
         if since_reconnect_s < _STEAL_AFTER_RECONNECT_S:
             await asyncio.sleep(_STEAL_AFTER_RECONNECT_S - since_reconnect_s)
-        for _ in range(3):
+        woken_again = self._claiming[address]
+        for _ in range(_LOOKS):
             deserted = held.subscribers <= 0
-            await asyncio.sleep((self.times.second_look_ms if deserted else max(held.left_ms, 0) + 5) / 1000)
+            woken_again.clear()
+            if deserted:  # its owner may be new and about to subscribe: always give it the 25 ms
+                await asyncio.sleep(self.times.second_look_ms / 1000)
+            else:
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout((max(held.left_ms, 0) + 5) / 1000):
+                        await woken_again.wait()
             answer = await self._ask_claim(address, room, held.lock, own_subscriptions=0)
             if isinstance(answer, Claimed):
                 self.takeover_count += 1
                 log.info("room %s: taken over from %s", address, held.lock.decode())
                 return answer
-            if answer.lock != held.lock or (not deserted and answer.left_ms > held.left_ms / 2):
-                return None  # somebody else took it, or its owner renewed: it lives
+            renewed = not deserted and not woken_again.is_set() and answer.left_ms > held.left_ms / 2
+            if answer.lock != held.lock or renewed:
+                return None
             held = answer
         return None
 

@@ -13,7 +13,7 @@ from innkeeper.keys import RoomKeys
 from innkeeper.lease import RESUME_WINDOW_MS
 from innkeeper.redis_client import Command, Reply
 from innkeeper.room import Room
-from innkeeper.turn import TRIM_EVERY_BYTES, TRIM_EVERY_COMMITS, TURN_EVENTS, Turn
+from innkeeper.turn import TRIM_EVERY_BYTES, TRIM_EVERY_COMMITS, TURN_EVENTS, RecentOutputs, Turn
 from innkeeper.wire import InboxEvent, read_inbox_entry
 from innkeeper_workers.activation import Activation
 
@@ -63,6 +63,7 @@ class Owner:
         self._in_flight: asyncio.Task[None] | None = None
         self._cut_timer: asyncio.TimerHandle | None = None
         self._untrimmed_bytes = 0
+        self._recent = RecentOutputs()
         self.task: asyncio.Task[None] | None = None
 
     # --- what others tell the owner -------------------------------------------------------------------------------
@@ -237,6 +238,7 @@ class Owner:
         if trim:
             self._untrimmed_bytes = 0
         sent_at_s = loop.time()
+        self._recent.add(len(turn.outputs), sent_at_s)
         extend = sent_at_s - self.lease_sent_at_s > fleet.times.renew_ms / 2000
         if extend:
             self.lease_sent_at_s = sent_at_s
@@ -247,7 +249,7 @@ class Owner:
                 version=self.version,
                 worker=fleet.incarnation,
                 lease_ms=fleet.times.lease_ms if extend else 0,
-                trim=trim,
+                keep_outputs=self._recent.keep_count if trim else 0,
                 turn=turn,
             )  # fmt: skip
         )

@@ -1,7 +1,7 @@
 -- commit: make one turn of a room true, all of it or nothing, and show it to the edges.
 -- KEYS  1 meta HASH, 2 lock STRING, 3 inbox STREAM, 4 state HASH, 5 members HASH, 6 timers HASH, 7 sessions HASH,
 --       8 outlog STREAM, 9 outbox STREAM, 10 dead STREAM, 11 out CHANNEL
--- ARGV  1 token, 2 version, 3 lease (ms, 0 = leave the lock), 4 worker, 5 trim 0|1, 6 destroy 0|1, then eleven
+-- ARGV  1 token, 2 version, 3 lease (ms, 0 = leave the lock), 4 worker, 5 trim (0, or outlog entries to keep at least), 6 destroy 0|1, then eleven
 --       sections, each its count of values and the values: consumed ids; state set (key, JSON); state del; members
 --       set (connection, JSON); members del; timers set (name, JSON); timers del; sessions closed; outbox (type,
 --       target, data); dead (id, type, connection, data, error, traceback); outputs (header, body)
@@ -54,15 +54,16 @@ local function show(keys, meta, mark, args, first, last, old_cursor, cursor)
   return previous, bytes
 end
 
--- Keep the outlog at 1,000 entries and 256 KiB ('b' counts the bytes written before and with an entry).
-local function trim_outlog(outlog, bytes)
-  redis.call('XTRIM', outlog, 'MAXLEN', 1000)
+-- Keep the outlog at 1,000 entries and 256 KiB ('b' counts the bytes written before and with an entry), but never cut
+-- what edges may still be reading: the `least` newest entries.
+local function trim_outlog(outlog, bytes, least)
+  redis.call('XTRIM', outlog, 'MAXLEN', math.max(1000, least))
   for _ = 1, 20 do
-    local oldest = redis.call('XRANGE', outlog, '-', '+', 'COUNT', 1)[1]
-    if not oldest then return end
-    local kept, length = bytes - tonumber(oldest[2][6]), redis.call('XLEN', outlog)
-    if kept <= 262144 or length < 2 then return end
-    redis.call('XTRIM', outlog, 'MAXLEN', math.floor(length * 262144 / kept * 0.95))
+    local oldest, length = redis.call('XRANGE', outlog, '-', '+', 'COUNT', 1)[1], redis.call('XLEN', outlog)
+    if not oldest or length <= least then return end
+    local kept = bytes - tonumber(oldest[2][6])
+    if kept <= 262144 then return end
+    redis.call('XTRIM', outlog, 'MAXLEN', math.max(least, math.floor(length * 262144 / kept * 0.95)))
   end
 end
 
@@ -116,9 +117,9 @@ local function commit(keys, args)
   redis.call('HSET', keys[1], unpack(fields))
   if count > 0 then redis.call('HSET', keys[7], '@', cursor) end
   if args[3] ~= '0' then redis.call('SET', keys[2], args[4] .. ':' .. args[1], 'PX', args[3]) end
-  if args[5] == '1' then
+  if args[5] ~= '0' then
     redis.call('XTRIM', keys[3], 'MINID', int(tonumber(cursor) + 1) .. '-0')
-    trim_outlog(keys[8], bytes)
+    trim_outlog(keys[8], bytes, tonumber(args[5]))
   end
   if version % 1000 == 0 and redis.call('HGET', keys[7], '#') == cursor then
     prune(keys[7], keys[5], tonumber(time[1]))

@@ -1,0 +1,204 @@
+"""A whole Innkeeper for tests: a private valkey-server, edges and workers as real processes, ended by their pids."""
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import orjson
+import redis.asyncio
+import websockets
+
+from harness.valkey import Valkey
+
+ROOMS = str(Path(__file__).with_name("rooms.py"))
+
+
+class Role:
+    """One edge or worker process; what it logs goes to a file."""
+
+    def __init__(self, arguments: Sequence[str], log_path: Path) -> None:
+        read_fd, write_fd = os.pipe()
+        self.log_path = log_path
+        with log_path.open("wb") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "innkeeper", *arguments],
+                stdout=log,
+                stderr=log,
+                pass_fds=[write_fd],
+                env={**os.environ, "INNKEEPER_READY_FD": str(write_fd), "INNKEEPER_PARENT_PID": str(os.getpid())},
+                start_new_session=True,
+            )
+        os.close(write_fd)
+        with os.fdopen(read_fd) as pipe:
+            line = pipe.readline()
+        if not line:
+            raise RuntimeError(f"{arguments} did not get ready:\n{self.log}")
+        self.facts: dict[str, Any] = json.loads(line)
+
+    @property
+    def log(self) -> str:
+        """What it logged so far."""
+        return self.log_path.read_text(encoding="utf-8")
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal to this process."""
+        self.process.send_signal(number)
+
+    def end(self) -> None:
+        """End it whatever state it is in."""
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGCONT)
+            self.process.terminate()
+            try:
+                self.process.wait(8)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+        self.process.wait()
+
+
+class House:
+    """Use it as an async context manager."""
+
+    def __init__(
+        self, folder: Path, *, edges: int = 2, workers: int = 2, target: str = ROOMS, persist: bool = False
+    ) -> None:
+        self.folder = folder
+        self.target = target
+        self._counts = (edges, workers)
+        self._persist = persist
+        self.edges: list[Role] = []
+        self.workers: list[Role] = []
+        self.clients: list[Client] = []
+
+    async def __aenter__(self) -> "House":
+        self.valkey = Valkey(persist=self._persist)
+        self.redis = redis.asyncio.Redis.from_url(self.valkey.url)
+        try:
+            for _ in range(self._counts[1]):
+                await self.add_worker()
+            for _ in range(self._counts[0]):
+                await self.add_edge()
+        except BaseException:
+            await self.__aexit__(None, None, None)
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for client in self.clients:
+            await client.abort()
+        for role in (*self.edges, *self.workers):
+            await asyncio.to_thread(role.end)
+        await self.redis.aclose()
+        self.valkey.stop()
+        if error is not None:
+            for role in (*self.edges, *self.workers):
+                sys.stderr.write(f"--- {role.log_path.name}\n{role.log[-4000:]}\n")
+
+    async def add_worker(self) -> Role:
+        """Start one more worker."""
+        path = self.folder / f"worker-{len(self.workers)}.log"
+        role = await asyncio.to_thread(Role, ["worker", self.target, "--redis", self.valkey.url], path)
+        self.workers.append(role)
+        return role
+
+    async def add_edge(self, *options: str) -> Role:
+        """Start one more edge."""
+        path = self.folder / f"edge-{len(self.edges)}.log"
+        arguments = ["edge", "--redis", self.valkey.url, "--port", "0", "--auth", "none", *options]
+        role = await asyncio.to_thread(Role, arguments, path)
+        self.edges.append(role)
+        return role
+
+    def url(self, room: str, *, edge: int = 0, name: str = "guest") -> str:
+        """Return the address of a room at one of the edges."""
+        return f"ws://127.0.0.1:{self.edges[edge].facts['port']}/parties/{room}?name={name}"
+
+    async def join(self, room: str, *, edge: int = 0, name: str = "guest") -> "Client":
+        """Connect a client and wait for its first frame."""
+        socket = await websockets.connect(self.url(room, edge=edge, name=name), max_size=None, ping_interval=None)
+        client = Client(socket, name)
+        self.clients.append(client)
+        return client
+
+    async def owner_of(self, room: str) -> Role:
+        """Return the worker process that holds a room's lock."""
+        lock = await until(lambda: self.redis.get(f"inn:{{{room}}}:lock"), f"{room} has an owner")
+        incarnation = lock.decode().split(":")[0]
+        return next(role for role in self.workers if f"worker {incarnation} serves" in role.log)
+
+
+class Client:
+    """A WebSocket client that keeps every frame it got, with the time."""
+
+    def __init__(self, socket: websockets.ClientConnection, name: str) -> None:
+        self.socket = socket
+        self.name = name
+        self.got: list[Any] = []
+        self.got_at_s: list[float] = []
+        self.close_code: int | None = None
+        self._reader = asyncio.create_task(self._read())
+
+    async def _read(self) -> None:
+        try:
+            async for frame in self.socket:
+                self.got.append(orjson.loads(frame) if isinstance(frame, str) and frame.startswith(("[", "{")) else frame)
+                self.got_at_s.append(time.monotonic())
+        except websockets.ConnectionClosed:
+            pass
+        self.close_code = self.socket.close_code
+
+    async def send(self, value: Any) -> None:
+        """Send a value as JSON text, or bytes and str as they are."""
+        await self.socket.send(value if isinstance(value, str | bytes) else orjson.dumps(value).decode())
+
+    def numbered(self) -> list[tuple[int, str, int]]:
+        """Return the ledger's entries this client got: (n, from, i)."""
+        return [(f["n"], f["from"], f["i"]) for f in self.got if isinstance(f, dict) and "n" in f]
+
+    async def expect(self, check: Callable[[Any], bool], what: str, *, timeout_s: float = 15) -> Any:
+        """Return the first frame that passes the check, waiting for it."""
+        return await until(lambda: _first(self.got, check), f"{self.name} gets {what}", timeout_s=timeout_s, seen=self.got)
+
+    async def closed(self, timeout_s: float = 15) -> int | None:
+        """Wait for the close and return its code."""
+        async with asyncio.timeout(timeout_s):
+            await asyncio.shield(self._reader)
+        return self.close_code
+
+    async def close(self) -> None:
+        """Close the socket and wait for it."""
+        await self.socket.close()
+        await self._reader
+
+    async def abort(self) -> None:
+        """Cut the connection without a close frame."""
+        self.socket.transport.abort()
+        await asyncio.gather(self._reader, return_exceptions=True)
+
+
+def _first(frames: list[Any], check: Callable[[Any], bool]) -> Any:
+    return next((frame for frame in frames if check(frame)), None)
+
+
+async def until(probe: Callable[[], Any], what: str, *, timeout_s: float = 15, seen: Any = None) -> Any:
+    """Return the probe's first true answer (it may be awaitable); fail with what was seen."""
+    deadline = time.monotonic() + timeout_s
+    while True:
+        answer = probe()
+        if asyncio.iscoroutine(answer):
+            answer = await answer
+        if answer:
+            return answer
+        if time.monotonic() > deadline:
+            raise AssertionError(f"not within {timeout_s} s: {what}; seen: {str(seen)[-2000:]}")
+        await asyncio.sleep(0.01)

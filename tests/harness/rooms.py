@@ -1,0 +1,78 @@
+"""Rooms that tests run in real workers."""
+
+import asyncio
+from typing import Any
+
+from innkeeper import Connection, Refused, Room
+
+
+class Ledger(Room):
+    """Numbers every message it applies, so that a loss, a repeat or a second order shows at every client."""
+
+    def on_connect(self, conn: Connection) -> None:
+        """Tell everybody who came, and the newcomer the number so far."""
+        self.state.setdefault("n", 0)
+        conn.send({"welcome": self.state["n"]})
+        self.broadcast({"came": conn.user.name})
+
+    async def on_message(self, conn: Connection, message: Any) -> None:
+        """Number it and show it to all; a ``wait`` holds the handler for that many seconds first."""
+        if wait_s := message.get("wait"):
+            await asyncio.sleep(wait_s)
+        self.state["n"] += 1
+        self.broadcast({"n": self.state["n"], "from": conn.user.name, "i": message["i"]})
+
+    def on_leave(self, conn: Connection) -> None:
+        """Tell everybody who left."""
+        self.state.setdefault("left", []).append(conn.user.name)
+        self.broadcast({"gone": conn.user.name})
+
+
+class Trouble(Room):
+    """Does what it is told, for the tests of failures."""
+
+    handler_s = 1.0
+    idle_s = 1.0
+
+    def on_connect(self, conn: Connection) -> None:
+        """Refuse those named so."""
+        if conn.user.name == "stranger":
+            raise Refused("members only")
+        if conn.user.name == "bug":
+            raise ZeroDivisionError
+
+    async def on_message(self, conn: Connection, message: Any) -> None:
+        """Do what the message says."""
+        match message["do"]:
+            case "raise":
+                self.state["broken"] = True
+                self.broadcast({"broken": True})
+                raise RuntimeError("told to")
+            case "hang":
+                await asyncio.Event().wait()
+            case "close":
+                conn.send({"last": True})
+                conn.close(4321, "told to")
+            case "whisper":
+                conn.send({"to": "you"})
+                self.broadcast({"to": "others"}, exclude=conn)
+            case "note":
+                conn.state = {"note": message["note"]}
+                self.broadcast({"notes": {c.user.name: (c.state or {}).get("note") for c in self.connections}})
+            case "big":
+                self.broadcast({"big": "x" * message["size"]})
+            case "bytes":
+                self.broadcast(b"\x00\xff")
+            case "count":
+                self.state["count"] = self.state.get("count", 0) + 1
+                self.broadcast({"count": self.state["count"], "broken": self.state.get("broken", False)})
+
+
+class Rawecho(Room):
+    """Echoes frames as they came, in raw mode."""
+
+    codec = "raw"
+
+    def on_message(self, conn: Connection, message: Any) -> None:  # noqa: ARG002 - the hook's signature
+        """Send text back as text, bytes as bytes, to all."""
+        self.broadcast(message)
