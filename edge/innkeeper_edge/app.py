@@ -8,11 +8,10 @@ from importlib import resources
 from aiohttp import WSMsgType, web
 
 from innkeeper.address import Address
-from innkeeper.close_codes import INVALID_UTF8, UNAVAILABLE, CloseCode
+from innkeeper.close_codes import INVALID_UTF8, UNAVAILABLE
 from innkeeper.connection import User
-from innkeeper.functions import PushEvent
 from innkeeper_edge import handshake
-from innkeeper_edge.edge import Edge, Kind
+from innkeeper_edge.edge import JOIN_S, Edge, Kind
 from innkeeper_edge.feed import Feed
 from innkeeper_edge.guard import install, is_utf8
 from innkeeper_edge.handshake import Rejection
@@ -20,8 +19,7 @@ from innkeeper_edge.member import Member
 
 log = logging.getLogger("innkeeper.edge")
 
-JOIN_S = 10.0
-_PING_S = 25.0
+_DATA = {WSMsgType.TEXT: "text", WSMsgType.BINARY: "binary"}
 _NAME_CHARACTERS = 64
 
 
@@ -69,25 +67,15 @@ class Site:
         if isinstance(checked, Rejection):
             return checked.response()
         address, kind = checked
+        # Pings and the join's deadline are sweeps of the edge: timers for each socket would cost memory and time.
         socket = web.WebSocketResponse(
-            compress=False, max_msg_size=kind.message_bytes + 1, decode_text=False, heartbeat=_PING_S
+            compress=False, max_msg_size=kind.message_bytes + 1, decode_text=False, autoping=False
         )
-        violations: list[CloseCode] = []
-        member: Member | None = None
-
-        def on_violation(code: CloseCode) -> None:
-            violations.append(code)
-            if member is not None:
-                member.close_with(code)
-
-        await install(request, socket, max_message_bytes=kind.message_bytes, on_violation=on_violation)
-        transport = request.transport
-        if transport is None:
-            return socket
-        member = Member(socket, transport, self._edge.keep)
-        if violations:
-            member.close_with(violations[0])
-        await self._live(address, member, socket, _user(request))
+        member = Member(socket, self._edge.loop.time(), self._edge.keep)
+        await install(request, socket, max_message_bytes=kind.message_bytes, on_violation=member.close_with)
+        if request.transport is not None:
+            member.attach(request.transport)
+            await self._live(address, member, socket, _user(request))
         return socket
 
     def _check(self, request: web.Request) -> tuple[Address, Kind] | Rejection:
@@ -109,48 +97,31 @@ class Site:
     async def _live(self, address: Address, member: Member, socket: web.WebSocketResponse, user: User) -> None:
         """Join, read the socket to its end, leave."""
         edge = self._edge
-        late = edge.loop.call_later(JOIN_S, _close_if_not_joined, member)
         feed: Feed | None = None
         try:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(JOIN_S):
                     feed = await edge.enter(address, member, user)
-            if feed is not None:
-                await self._read(feed, member, socket)
-            elif not member.closing:
+            if feed is None:
                 member.close_with(UNAVAILABLE)
+                return
+            while True:
+                message = await socket.receive()
+                member.heard_at_s = edge.loop.time()
+                if message.type in _DATA:
+                    if message.type is WSMsgType.TEXT and not is_utf8(message.data):
+                        member.close_with(INVALID_UTF8)
+                    elif not member.closing:
+                        edge.take(feed, member, _DATA[message.type], message.data)
+                        if member.is_overfull:
+                            await member.drained()
+                elif message.type is WSMsgType.PING:
+                    await socket.pong(message.data)
+                elif message.type is not WSMsgType.PONG:
+                    return
         finally:
-            late.cancel()
             if feed is not None:
                 edge.leave(feed, member)
-
-    async def _read(self, feed: Feed, member: Member, socket: web.WebSocketResponse) -> None:
-        """Queue the socket's messages until it closes."""
-        ingress, name = self._edge.ingress, member.id
-        while True:
-            message = await socket.receive()
-            data = message.data
-            if message.type is WSMsgType.TEXT:
-                kind = "text"
-                if not is_utf8(data):
-                    member.close_with(INVALID_UTF8)
-                    continue
-            elif message.type is WSMsgType.BINARY:
-                kind = "binary"
-            else:
-                return
-            if member.closing:
-                continue
-            member.took(len(data))
-            ingress.add(feed, PushEvent(kind, name, bytes(data)), member)
-            if member.is_overfull:
-                await member.drained()
-
-
-def _close_if_not_joined(member: Member) -> None:
-    if not member.join and not member.closing:
-        log.info("member %s: its join was not committed in %.0f s", member.id, JOIN_S)
-        member.close_with(UNAVAILABLE)
 
 
 def _user(request: web.Request) -> User:

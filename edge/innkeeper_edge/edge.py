@@ -10,7 +10,7 @@ import orjson
 
 from innkeeper import functions, keys
 from innkeeper.address import Address
-from innkeeper.close_codes import RESTARTING
+from innkeeper.close_codes import RESTARTING, SILENT, UNAVAILABLE
 from innkeeper.connection import User
 from innkeeper.errors import FunctionMissing, RedisReplied, RedisUnavailable
 from innkeeper.functions import PushEvent
@@ -24,6 +24,9 @@ from innkeeper_edge.member import Member
 
 log = logging.getLogger("innkeeper.edge")
 
+JOIN_S = 10.0
+_PING_AFTER_S = 20.0
+_PONG_WITHIN_S = 10.0
 _SWEEP_S = 0.9
 _SWEEP_PIECE = 500
 _KINDS_EVERY_BEATS = 4
@@ -106,6 +109,11 @@ class Edge:
         member.pushed = True
         self.ingress.add(feed, PushEvent("join", member.id, orjson.dumps({"user": list(user)})), member)
         return feed
+
+    def take(self, feed: Feed, member: Member, kind: str, data: bytes) -> None:
+        """Queue a message of a socket; ``kind`` is text or binary."""
+        member.took(len(data))
+        self.ingress.add(feed, PushEvent(kind, member.id, bytes(data)), member)
 
     def leave(self, feed: Feed, member: Member) -> None:
         """Queue the leave of a socket that is gone; what it sent before comes before it."""
@@ -221,6 +229,7 @@ class Edge:
     async def _sweep_forever(self) -> None:
         while True:
             await asyncio.sleep(_SWEEP_S)
+            self._sweep_members()
             feeds = [feed for feed in self._feeds.values() if feed.chain is not None]
             for at in range(0, len(feeds), _SWEEP_PIECE):
                 try:
@@ -228,6 +237,21 @@ class Edge:
                 except (RedisUnavailable, RedisReplied) as error:
                     log.debug("sweep: %s", error)
                 await asyncio.sleep(0)
+
+    def _sweep_members(self) -> None:
+        """Close who was not joined in time or is silent; ask the quiet for a sign of life."""
+        now_s = self.loop.time()
+        for feed in self._feeds.values():
+            for member in list(feed.fanout.members.values()):
+                if not member.join and now_s - member.entered_at_s > JOIN_S:
+                    log.info("room %s: a join was not committed in %.0f s", feed.address, JOIN_S)
+                    member.close_with(UNAVAILABLE)
+                elif member.is_overfull:
+                    continue  # its socket is not being read
+                elif now_s - member.heard_at_s > _PING_AFTER_S + _PONG_WITHIN_S:
+                    member.close_with(SILENT)
+                elif now_s - member.heard_at_s > _PING_AFTER_S:
+                    member.ping()
 
     async def _sweep(self, feeds: list[Feed]) -> None:
         """Find outputs that never came, and rooms with backlog that nobody owns."""

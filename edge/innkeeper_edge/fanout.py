@@ -68,10 +68,10 @@ class Fanout:
                     touched[member.id] = member
         elif verb == b"join":
             number, _, connection = rest.partition(b" ")
-            member = self.members.get(connection.decode())
-            if member is not None and not member.left:
-                member.join = int(number)
-                self.live[member.join] = member
+            joined = self.members.get(connection.decode())
+            if joined is not None and not joined.left:
+                joined.join = int(number)
+                self.live[joined.join] = joined
         elif verb in (b"close", b"refuse"):
             named = self.live.get(int(rest[1:])) if verb == b"close" else self.members.get(rest.decode())
             if named is not None:

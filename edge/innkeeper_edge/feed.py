@@ -55,6 +55,7 @@ class Feed:
         await self._take_position()
 
     async def _take_position(self) -> None:
+        last: Reply = None
         while True:
             try:
                 last = await self._link.call("HGET", self.keys.meta, "last")

@@ -26,6 +26,7 @@ UNAVAILABLE = CloseCode(1013, "try again later", True, "the room could not take 
 REFUSED = CloseCode(4403, "refused", False, "the room's on_connect refused the connection")
 DESTROYED = CloseCode(4404, "room destroyed", False, "the room was destroyed")
 REPLACED = CloseCode(4409, "replaced", False, "a newer connection of the same session took over")
+SILENT = CloseCode(4507, "no answer to pings", True, "the client was silent for 30 s, pings included")
 SLOW_READER = CloseCode(4508, "slow reader", True, "more than 1 MiB waited for this socket")
 RESYNC = CloseCode(4512, "resync", True, "history was cut: reconnect, on_connect is the snapshot")
 
@@ -40,6 +41,7 @@ TABLE: tuple[CloseCode, ...] = (
     REFUSED,
     DESTROYED,
     REPLACED,
+    SILENT,
     SLOW_READER,
     RESYNC,
 )

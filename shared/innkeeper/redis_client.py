@@ -20,6 +20,7 @@ from redis.exceptions import RedisError, ResponseError
 
 from innkeeper.errors import RedisReplied, RedisUnavailable, from_reply
 
+hiredis: Any
 try:
     import hiredis
 except ImportError:  # pragma: no cover - the extra "speed" is not installed
@@ -54,8 +55,8 @@ def connector(url: str, *, timeout_s: float) -> Connect:
     pool = ConnectionPool.from_url(url, **options)
 
     async def connect() -> AbstractConnection:
-        connection: AbstractConnection = pool.make_connection()
-        await connection.connect()
+        connection: AbstractConnection = pool.make_connection()  # type: ignore[no-untyped-call]
+        await connection.connect()  # type: ignore[no-untyped-call]
         return connection
 
     return connect
@@ -192,7 +193,7 @@ def open_channel(
     writer = getattr(connection, "_writer", None)
     if hiredis is not None and isinstance(writer, asyncio.StreamWriter):
         # redis-py's own end must neither read nor close the socket from here on.
-        connection._reader = connection._writer = None  # type: ignore[attr-defined]  # noqa: SLF001
+        connection._reader = connection._writer = None  # noqa: SLF001
         return _SocketReader(writer, on_replies, on_lost)
     return _RedisPyReader(connection, on_replies, on_lost)
 

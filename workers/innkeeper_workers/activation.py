@@ -275,9 +275,9 @@ class _Watched:
                 try:
                     sent = yield waiting
                 except BaseException as error:  # noqa: BLE001 - passed on into the hook, cancellation too
-                    waiting = steps.throw(error)  # type: ignore[attr-defined]
+                    waiting = steps.throw(error)
                 else:
-                    waiting = steps.send(sent)  # type: ignore[attr-defined]
+                    waiting = steps.send(sent)
         except StopIteration as stop:
             return stop.value
         finally:

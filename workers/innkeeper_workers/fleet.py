@@ -63,7 +63,7 @@ class Fleet:
     # --- life of the worker ---------------------------------------------------------------------------------------
     async def announce_kinds(self) -> None:
         """Write what edges must know of the kinds served here."""
-        rows = []
+        rows: list[str | bytes] = []
         for kind, room in self.rooms.items():
             limits = {"codec": room.codec, "message_bytes": room.message_bytes, "backlog_count": room.backlog_count}
             rows += [kind, orjson.dumps(limits)]
@@ -178,9 +178,8 @@ class Fleet:
             await self.wake((address,))
             return
         seen = f"{self.incarnation}:{cut.token}".encode() if cut is not None else b""
-        answer = await self._ask_claim(address, room, seen, own_subscriptions=1 if cut is not None else 0)
-        if isinstance(answer, Held):
-            answer = await self._steal(address, room, answer)
+        first = await self._ask_claim(address, room, seen, own_subscriptions=1 if cut is not None else 0)
+        answer = await self._steal(address, room, first) if isinstance(first, Held) else first
         if answer is None:
             await self.link.call("SREM", keys.worker_rooms(self.incarnation), str(address))
             return
