@@ -1,6 +1,7 @@
 """Rooms that tests run in real workers."""
 
 import asyncio
+import time
 from typing import Any
 
 from innkeeper import Connection, Refused, Room
@@ -16,11 +17,11 @@ class Ledger(Room):
         self.broadcast({"came": conn.user.name})
 
     async def on_message(self, conn: Connection, message: Any) -> None:
-        """Number it and show it to all; a ``wait`` holds the handler for that many seconds first."""
+        """Number it and show it to all, with the time it was handled; a ``wait`` holds the handler for that many seconds first."""
         if wait_s := message.get("wait"):
             await asyncio.sleep(wait_s)
         self.state["n"] += 1
-        self.broadcast({"n": self.state["n"], "from": conn.user.name, "i": message["i"]})
+        self.broadcast({"n": self.state["n"], "from": conn.user.name, "i": message["i"], "at": time.time()})
 
     def on_leave(self, conn: Connection) -> None:
         """Tell everybody who left."""

@@ -28,30 +28,36 @@ local function close_sessions(sessions, args, first, last, seconds)
   end
 end
 
--- Write the outputs to the outlog and publish them in messages below 16 KiB; larger ones go as a pointer (no index).
+-- Publish the outputs first … seq; none of them in it means: too large, read the outlog.
+local function publish(channel, previous, mark, first, seq, cursor, index, bodies)
+  redis.call('SPUBLISH', channel, previous .. ' ' .. mark .. ' ' .. first .. ' ' .. seq .. ' ' .. cursor .. '\n'
+    .. table.concat(index, '|') .. '\n' .. table.concat(bodies))
+end
+
+-- Write the outputs to the outlog and publish them in messages below 16 KiB. Returns the last id and all bytes ever.
 local function show(keys, meta, mark, args, first, last, old_cursor, cursor)
   local previous, seq, bytes = meta[4] or '0-0', seq_of(meta[4] or '0-0'), tonumber(meta[5] or '0')
   local chunk_first, index, bodies, size = seq + 1, {}, {}, 0
-  local function publish(upto)
-    redis.call('SPUBLISH', keys[11], table.concat({previous, mark, int(chunk_first), int(seq), upto}, ' ') .. '\n'
-      .. table.concat(index, '|') .. '\n' .. table.concat(bodies))
-    if seq >= chunk_first then previous = int(seq) .. '-' .. mark end
-    chunk_first, index, bodies, size = seq + 1, {}, {}, 0
-  end
   for i = first, last, 2 do
     local header, body = args[i], args[i + 1]
     local length = #header + #body + 8
-    if size > 0 and size + length > 12000 then publish(old_cursor) end
-    seq, bytes, size = seq + 1, bytes + #header + #body, size + length
-    redis.call('XADD', keys[8], int(seq) .. '-' .. mark, 'h', header, 'd', body, 'b', int(bytes))
+    if size > 0 and size + length > 12000 then
+      publish(keys[11], previous, mark, chunk_first, seq, old_cursor, index, bodies)
+      previous, chunk_first, index, bodies, size = seq .. '-' .. mark, seq + 1, {}, {}, 0
+    end
+    seq, bytes, size = seq + 1, bytes + length - 8, size + length
+    redis.call('XADD', keys[8], seq .. '-' .. mark, 'h', header, 'd', body, 'b', bytes .. '')
     if length > 12000 then
-      publish(i + 1 >= last and cursor or old_cursor)
+      publish(keys[11], previous, mark, chunk_first, seq, i + 1 >= last and cursor or old_cursor, index, bodies)
+      previous, chunk_first, size = seq .. '-' .. mark, seq + 1, 0
     else
       index[#index + 1], index[#index + 2], bodies[#bodies + 1] = header, #body, body
     end
   end
-  if size > 0 or first > last then publish(cursor) end
-  return previous, bytes
+  if size > 0 or first > last then
+    publish(keys[11], previous, mark, chunk_first, seq, cursor, index, bodies)
+  end
+  return seq >= chunk_first and seq .. '-' .. mark or previous, bytes
 end
 
 -- Keep the outlog at 1,000 entries and 256 KiB ('b' counts the bytes written before and with an entry), but never cut
@@ -67,62 +73,70 @@ local function trim_outlog(outlog, bytes, least)
   end
 end
 
-local function commit(keys, args)
-  local meta = redis.call('HMGET', keys[1], 'token', 'version', 'cursor', 'last', 'bytes', 'try', 'marked', 'posted')
-  local at, sections = 7, {}
-  for n = 1, 11 do
-    sections[n] = {at + 1, at + tonumber(args[at])}
-    at = sections[n][2] + 1
+local function write_outbox(outbox, posted, mark, args, first, last)
+  for i = first, last, 3 do
+    posted = posted + 1
+    redis.call('XADD', outbox, posted .. '-' .. mark, 'type', args[i], 'target', args[i + 1], 'data', args[i + 2])
   end
-  local ids_first, ids_last = sections[1][1], sections[1][2]
-  local count = ids_last - ids_first + 1
-  local reason = refusal(keys[3], meta, args, ids_first, count)
+  return posted
+end
+
+local function write_dead(dead, args, first, last)
+  for i = first, last, 6 do
+    redis.call('XADD', dead, 'MAXLEN', '~', 1000, '*', 'id', args[i], 'type', args[i + 1], 'connection', args[i + 2],
+      'data', args[i + 3], 'error', args[i + 4], 'traceback', args[i + 5])
+  end
+end
+
+-- The sections that are plain deltas, in the order of ARGV: command and key.
+local DELTAS = {{'HSET', 4}, {'HDEL', 4}, {'HSET', 5}, {'HDEL', 5}, {'HSET', 6}, {'HDEL', 6}}
+
+local function commit(keys, args)
+  local meta = redis.call('HMGET', keys[1], 'token', 'version', 'cursor', 'last', 'bytes', 'try', 'marked', 'posted',
+    'created')
+  local count = tonumber(args[7])
+  local reason = refusal(keys[3], meta, args, 8, count)
   if reason == 'version' and tonumber(meta[2]) == tonumber(args[2]) + 1 then return {2, meta[2], meta[4] or '0-0'} end
   if reason then return {0, reason} end
 
-  local time, mark = redis.call('TIME'), string.match(args[1], ':(%d+)$')
-  local old_cursor = meta[3] or '0'
-  local cursor = int(tonumber(old_cursor) + count)
+  local mark, old_cursor = string.match(args[1], ':(%d+)$'), meta[3] or '0'
+  local cursor, version = (tonumber(old_cursor) + count) .. '', tonumber(args[2]) + 1
   if args[6] == '1' then
     redis.call('DEL', keys[4], keys[5], keys[6], keys[8], keys[10])
     redis.call('HDEL', keys[1], 'created')
     meta[5] = '0'
   end
-  in_pieces('HSET', keys[4], args, sections[2][1], sections[2][2])
-  in_pieces('HDEL', keys[4], args, sections[3][1], sections[3][2])
-  in_pieces('HSET', keys[5], args, sections[4][1], sections[4][2])
-  in_pieces('HDEL', keys[5], args, sections[5][1], sections[5][2])
-  in_pieces('HSET', keys[6], args, sections[6][1], sections[6][2])
-  in_pieces('HDEL', keys[6], args, sections[7][1], sections[7][2])
-  close_sessions(keys[7], args, sections[8][1], sections[8][2], time[1])
-  local posted = tonumber(meta[8] or '0')
-  for i = sections[9][1], sections[9][2], 3 do
-    posted = posted + 1
-    redis.call('XADD', keys[9], int(posted) .. '-' .. mark, 'type', args[i], 'target', args[i + 1], 'data', args[i + 2])
+  local first, last = 8, 7 + count
+  for n = 1, 6 do
+    first, last = last + 2, last + 1 + tonumber(args[last + 1])
+    if last >= first then in_pieces(DELTAS[n][1], keys[DELTAS[n][2]], args, first, last) end
   end
-  for i = sections[10][1], sections[10][2], 6 do
-    redis.call('XADD', keys[10], 'MAXLEN', '~', 1000, '*', 'id', args[i], 'type', args[i + 1], 'connection',
-      args[i + 2], 'data', args[i + 3], 'error', args[i + 4], 'traceback', args[i + 5])
-  end
-  local last, bytes = show(keys, meta, mark, args, sections[11][1], sections[11][2], old_cursor, cursor)
-  local version = tonumber(args[2]) + 1
-  local fields = {'version', int(version), 'cursor', cursor, 'last', last, 'bytes', int(bytes)}
-  if args[6] ~= '1' then fields[9], fields[10] = 'created', '1' end
-  if posted > 0 then fields[#fields + 1], fields[#fields + 2] = 'posted', int(posted) end
+  first, last = last + 2, last + 1 + tonumber(args[last + 1])
+  if last >= first then close_sessions(keys[7], args, first, last, redis.call('TIME')[1]) end
+  first, last = last + 2, last + 1 + tonumber(args[last + 1])
+  local posted = write_outbox(keys[9], tonumber(meta[8] or '0'), mark, args, first, last)
+  first, last = last + 2, last + 1 + tonumber(args[last + 1])
+  write_dead(keys[10], args, first, last)
+  first, last = last + 2, last + 1 + tonumber(args[last + 1])
+  local last_id, bytes = show(keys, meta, mark, args, first, last, old_cursor, cursor)
+
+  local fields = {'version', version .. '', 'cursor', cursor, 'last', last_id, 'bytes', bytes .. ''}
+  if args[6] ~= '1' and not meta[9] then fields[9], fields[10] = 'created', '1' end
+  if posted > 0 then fields[#fields + 1], fields[#fields + 2] = 'posted', posted .. '' end
   if meta[6] and tonumber(cursor) >= tonumber(meta[7]) then
     redis.call('HDEL', keys[1], 'try', 'strikes', 'marked')
   elseif meta[6] and count > 0 then
-    redis.call('HSET', keys[1], 'try', int(tonumber(cursor) + 1), 'strikes', '0')
+    redis.call('HSET', keys[1], 'try', (tonumber(cursor) + 1) .. '', 'strikes', '0')
   end
   redis.call('HSET', keys[1], unpack(fields))
   if count > 0 then redis.call('HSET', keys[7], '@', cursor) end
   if args[3] ~= '0' then redis.call('SET', keys[2], args[4] .. ':' .. args[1], 'PX', args[3]) end
   if args[5] ~= '0' then
-    redis.call('XTRIM', keys[3], 'MINID', int(tonumber(cursor) + 1) .. '-0')
+    redis.call('XTRIM', keys[3], 'MINID', (tonumber(cursor) + 1) .. '-0')
     trim_outlog(keys[8], bytes, tonumber(args[5]))
   end
   if version % 1000 == 0 and redis.call('HGET', keys[7], '#') == cursor then
-    prune(keys[7], keys[5], tonumber(time[1]))
+    prune(keys[7], keys[5], tonumber(redis.call('TIME')[1]))
   end
-  return {1, int(version), last}
+  return {1, version .. '', last_id}
 end
