@@ -8,7 +8,7 @@ from importlib import resources
 from aiohttp import WSMsgType, web
 
 from innkeeper.address import Address
-from innkeeper.close_codes import INVALID_UTF8, UNAVAILABLE
+from innkeeper.close_codes import INVALID_UTF8, UNAVAILABLE, CloseCode
 from innkeeper.connection import User
 from innkeeper_edge import handshake
 from innkeeper_edge.edge import JOIN_S, Edge, Kind
@@ -71,11 +71,15 @@ class Site:
         socket = web.WebSocketResponse(
             compress=False, max_msg_size=kind.message_bytes + 1, decode_text=False, autoping=False
         )
-        member = Member(socket, self._edge.loop.time(), self._edge.keep)
-        await install(request, socket, max_message_bytes=kind.message_bytes, on_violation=member.close_with)
+        try:
+            guarded = await install(request, socket, max_message_bytes=kind.message_bytes, on_violation=_note)
+        except ConnectionResetError:
+            return socket
         if request.transport is not None:
-            member.attach(request.transport)
+            member = Member(guarded, request.transport, self._edge.loop.time())
             await self._live(address, member, socket, _user(request))
+        if guarded.closing_code is not None:
+            await guarded.wait_closed()
         return socket
 
     def _check(self, request: web.Request) -> tuple[Address, Kind] | Rejection:
@@ -122,6 +126,10 @@ class Site:
         finally:
             if feed is not None:
                 edge.leave(feed, member)
+
+
+def _note(code: CloseCode) -> None:
+    log.info("a socket broke the protocol: %d %s", code.code, code.reason)
 
 
 def _user(request: web.Request) -> User:

@@ -53,9 +53,7 @@ def edge(
             click.echo(f"innkeeper edge listens on http://{host}:{held.getsockname()[1]}/", err=True)
             sys.exit(run_processes(arguments, processes))
     follow_parent()
-    sys.exit(
-        run_role(lambda: serve(redis, host, port, reuse_port=reuse_port, origins=frozenset(origins), page=page))
-    )
+    sys.exit(run_role(lambda: serve(redis, host, port, reuse_port=reuse_port, origins=frozenset(origins), page=page)))
 
 
 async def serve(redis_url: str, host: str, port: int, *, reuse_port: bool, origins: frozenset[str], page: bool) -> int:

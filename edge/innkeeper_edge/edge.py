@@ -75,10 +75,7 @@ class Edge:
 
     def spawn(self, work: Coroutine[Any, Any, Any]) -> None:
         """Run something beside; its failure is logged."""
-        self.keep(asyncio.create_task(work))
-
-    def keep(self, task: asyncio.Task[Any]) -> None:
-        """Hold a task until it is done."""
+        task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         task.add_done_callback(_report)

@@ -3,19 +3,15 @@
 import asyncio
 import logging
 import secrets
-from collections.abc import Callable
-
-from aiohttp import web
 
 from innkeeper.close_codes import SLOW_READER, CloseCode
-from innkeeper_edge.frames import encode_close
+from innkeeper_edge.guard import GuardedSocket
 
 log = logging.getLogger("innkeeper.edge")
 
 QUEUE_BYTES = 1_048_576
 PENDING_COUNT = 64
 PENDING_BYTES = 262_144
-_CLOSE_S = 5.0
 _PING = b"\x89\x00"
 
 
@@ -31,11 +27,8 @@ class Member:
 
     __slots__ = (
         "_drained",
-        "_on_closing",
         "_socket",
         "_transport",
-        "_violation",
-        "closing",
         "entered_at_s",
         "heard_at_s",
         "id",
@@ -47,12 +40,9 @@ class Member:
         "waiting_count",
     )
 
-    def __init__(
-        self, socket: web.WebSocketResponse, now_s: float, on_closing: Callable[[asyncio.Task[bool]], None]
-    ) -> None:
+    def __init__(self, socket: GuardedSocket, transport: asyncio.WriteTransport, now_s: float) -> None:
         self.id = f"c-{secrets.token_hex(6)}"
         self.join = 0
-        self.closing = False
         self.left = False
         self.pushed = False
         self.outgoing: list[bytes] = []
@@ -60,51 +50,35 @@ class Member:
         self.waiting_count = 0
         self.waiting_bytes = 0
         self._socket = socket
-        self._transport: asyncio.WriteTransport | None = None
-        self._violation: CloseCode | None = None
-        self._on_closing = on_closing
+        self._transport = transport
         self._drained: asyncio.Future[None] | None = None
 
-    def attach(self, transport: asyncio.WriteTransport) -> None:
-        """Take the transport of the prepared socket; a violation seen before closes it now."""
-        self._transport = transport
-        if self._violation is not None:
-            self.close_with(self._violation)
+    @property
+    def closing(self) -> bool:
+        """Whether this side has closed the socket; then nothing is written or taken any more."""
+        return self._socket.closing_code is not None
 
     def write(self, frames: bytes) -> None:
         """Send finished frames in one write; a reader with more than 1 MiB waiting is closed with 4508."""
-        transport = self._transport
-        if self.closing or transport is None:
+        if self._socket.closing_code is not None:
             return
+        transport = self._transport
         transport.write(frames)
         if transport.get_write_buffer_size() > QUEUE_BYTES:
             log.info("member %s: slow reader, closed", self.id)
-            self.close_abruptly(SLOW_READER)
+            self.close_with(SLOW_READER)
 
     def close(self, code: int, reason: str) -> None:
-        """Close after all that was written; waits for the client's side in the background."""
-        if self.closing:
-            return
-        self.closing = True
-        self._on_closing(asyncio.ensure_future(self._socket.close(code=code, message=reason.encode())))
+        """Close after all that was written; a peer that does not answer is cut off after two seconds."""
+        self._socket.close(code, reason)
 
     def close_with(self, code: CloseCode) -> None:
-        """Close with a code of the table; before the socket is attached, as soon as it is."""
-        if self._transport is None:
-            self._violation = code
-        else:
-            self.close(code.code, code.reason)
-
-    def close_abruptly(self, code: CloseCode) -> None:
-        """Close a socket whose client does not read: the close frame stands behind what waits, then it is cut."""
-        self.closing = True
-        if self._transport is not None:
-            self._transport.write(encode_close(code.code, code.reason))
-            asyncio.get_running_loop().call_later(_CLOSE_S, self._transport.abort)
+        """Close with a code of the table."""
+        self._socket.close(code.code, code.reason)
 
     def ping(self) -> None:
         """Ask the client for a sign of life."""
-        if not self.closing and self._transport is not None:
+        if not self.closing:
             self._transport.write(_PING)
 
     # --- back-pressure towards the socket -------------------------------------------------------------------------
