@@ -1,7 +1,7 @@
 """A role that only keeps the contract; its folder says how it behaves and takes a journal of what it did.
 
-Run as ``fake_role.py ROLE --folder FOLDER ...``. Files in the folder: ``fail`` (exit code; ends before it is ready), ``mute``
-(never says that it is ready), ``stubborn`` (ignores SIGTERM).
+Run as ``fake_role.py ROLE --folder FOLDER ...``. Files in the folder: ``fail`` (exit code; ends before it is ready),
+``mute`` (never says that it is ready), ``stubborn`` (ignores SIGTERM).
 """
 
 import json

@@ -29,11 +29,15 @@ def alive(pid: int) -> bool:
 
 
 def processes_with(mark: str) -> list[int]:
-    """Return the processes that have a text in their environment, such as a variable one test gave its children."""
+    """Return the processes that have ``NAME=value`` in their environment, as one test gave it to its children."""
     found = []
     for entry in Path("/proc").iterdir():
         with contextlib.suppress(OSError):
-            if entry.name.isdigit() and mark.encode() in (entry / "environ").read_bytes() and alive(int(entry.name)):
+            if (
+                entry.name.isdigit()
+                and mark.encode() + b"\0" in (entry / "environ").read_bytes()
+                and alive(int(entry.name))
+            ):
                 found.append(int(entry.name))
     return found
 

@@ -1,0 +1,52 @@
+# Everything a contributor types. PYTHON picks the interpreter, EXAMPLE the rooms of `make dev`.
+
+PYTHON ?= python3
+EXAMPLE ?= chat
+BIN := .venv/bin
+
+.PHONY: help dev test check lint types layers size schema format bench wheel
+.DEFAULT_GOAL := help
+
+help: ## Show this list
+	@sed -n 's/^\([a-z]*\):.*## /\1	/p' $(MAKEFILE_LIST) | expand -t 10
+
+dev: .venv/.ready ## Run everything here, with the rooms of EXAMPLE (default: chat)
+	$(BIN)/innkeeper dev examples/$(EXAMPLE).py
+
+test: .venv/.ready ## Run the tests; FLAGS are given to pytest
+	$(BIN)/pytest -n 2 $(FLAGS)
+
+check: lint types layers size schema ## Run every check that is not a test
+
+lint: .venv/.ready
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+
+types: .venv/.ready
+	$(BIN)/mypy
+
+layers: .venv/.ready
+	$(BIN)/lint-imports
+
+size: .venv/.ready
+	$(BIN)/loq check
+
+schema: .venv/.ready
+	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec compose.yaml
+
+format: .venv/.ready ## Format the code and mend what can be mended
+	$(BIN)/ruff check --fix-only
+	$(BIN)/ruff format
+
+bench: .venv/.ready ## Measure; results go to bench/results/
+	$(BIN)/python bench/run.py $(FLAGS)
+
+wheel: .venv/.ready ## Build the wheel into dist/
+	$(BIN)/pip wheel --quiet --no-deps --wheel-dir dist .
+
+.venv/.ready: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "Innkeeper needs Python 3.11 or newer; run: make PYTHON=/path/to/python3.11 $(MAKECMDGOALS)" >&2; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[speed,dev,test]'
+	@touch $@

@@ -1,0 +1,1 @@
+"""``innkeeper dev``: everything on this machine, with a reload that keeps every socket."""
