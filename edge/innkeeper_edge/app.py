@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import logging
 from importlib import resources
+from typing import TYPE_CHECKING
 
 from aiohttp import WSMsgType, web
 
@@ -12,10 +13,13 @@ from innkeeper.close_codes import INVALID_UTF8, UNAVAILABLE, CloseCode
 from innkeeper.connection import User
 from innkeeper_edge import handshake
 from innkeeper_edge.edge import JOIN_S, Edge, Kind
-from innkeeper_edge.feed import Feed
-from innkeeper_edge.guard import install, is_utf8
+from innkeeper_edge.guard import is_utf8
+from innkeeper_edge.guarded_socket import install
 from innkeeper_edge.handshake import Rejection
 from innkeeper_edge.member import Member
+
+if TYPE_CHECKING:
+    from innkeeper_edge.feed import Feed
 
 log = logging.getLogger("innkeeper.edge")
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import os
 import signal
 import sys
 
@@ -36,7 +37,7 @@ _HEADER_S = 10.0
 @click.option("--processes", envvar="INNKEEPER_PROCESSES", type=click.IntRange(1), default=1, help="Edge processes.")
 @click.option("--reuse-port", is_flag=True, hidden=True)
 @log_level_option()
-def edge(
+def edge(  # noqa: PLR0917 - click passes them by name
     redis: str, host: str, port: int, auth: str | None, origins: tuple[str, ...], page: bool, processes: int,
     reuse_port: bool, log_level: str,
 ) -> None:  # fmt: skip
@@ -46,7 +47,8 @@ def edge(
         raise click.UsageError("no authentication is configured: say --auth none if anybody may join every room")
     if processes > 1:
         with reserve_port(host, port) as held:
-            arguments = ["edge", "--redis", redis, "--host", host, "--port", str(held.getsockname()[1])]
+            os.environ["INNKEEPER_REDIS"] = redis  # not as an argument: a password would show in ps
+            arguments = ["edge", "--host", host, "--port", str(held.getsockname()[1])]
             arguments += ["--auth", auth, "--reuse-port", "--log-level", log_level, "--page" if page else "--no-page"]
             for origin in origins:
                 arguments += ["--origin", origin]

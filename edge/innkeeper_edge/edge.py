@@ -14,6 +14,7 @@ from innkeeper.close_codes import RESTARTING, SILENT, UNAVAILABLE
 from innkeeper.connection import User
 from innkeeper.errors import FunctionMissing, RedisReplied, RedisUnavailable
 from innkeeper.functions import PushEvent
+from innkeeper.keys import room_keys
 from innkeeper.lease import DEFAULT_TIMES, LeaseTimes
 from innkeeper.redis_client import Connect, Link
 from innkeeper.subscriber import Subscriber
@@ -65,9 +66,10 @@ class Edge:
         self._by_channel: dict[bytes, Feed] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
         self._first_beat = True
+        self._beating = asyncio.create_task(self._beat_forever(), name="heartbeat")
         self._duties = [
             asyncio.create_task(self.ingress.run(), name="ingress"),
-            asyncio.create_task(self._beat_forever(), name="heartbeat"),
+            self._beating,
             asyncio.create_task(self._sweep_forever(), name="sweep"),
         ]
         for duty in self._duties:
@@ -215,13 +217,26 @@ class Edge:
 
     def declared_dead(self) -> None:
         """Take a new incarnation: the old one's members leave everywhere, so its sockets are closed with 1012."""
-        log.warning("edge %s was declared dead: closing its sockets, taking a new incarnation", self.incarnation)
+        old = self.incarnation
+        log.warning("edge %s was declared dead: closing its sockets, taking a new incarnation", old)
         self.incarnation = _new_incarnation()
         self._first_beat = True
+        self.ingress.forget()  # nothing of the old incarnation's sockets may go out under the new one
         for feed in self._feeds.values():
             for member in list(feed.fanout.members.values()):
-                member.pushed = False  # the reaper lets it leave
+                member.pushed = False  # its leave comes from the reaping
                 member.close_with(RESTARTING)
+        self.spawn(self._reap_oneself(old, list(self._feeds)))
+
+    async def _reap_oneself(self, incarnation: str, addresses: list[Address]) -> None:
+        """Let the old incarnation's members leave, also in rooms that it entered after the reaper had looked."""
+        for at in range(0, len(addresses), _SWEEP_PIECE):
+            piece = addresses[at : at + _SWEEP_PIECE]
+            try:
+                await self.link.send([functions.reap_edge(room_keys(room), edge=incarnation) for room in piece])
+                await self.wake(piece)
+            except RedisUnavailable as error:
+                log.warning("edge %s: %d room(s) left to the reaper: %s", incarnation, len(piece), error)
 
     async def _sweep_forever(self) -> None:
         while True:
@@ -281,9 +296,10 @@ class Edge:
                 member.close_with(RESTARTING)
         try:
             async with asyncio.timeout(grace_s):
-                while self._feeds:
+                while self._feeds:  # noqa: ASYNC110 - it happens once, at the end
                     await asyncio.sleep(0.02)
                 await self.ingress.flushed()
+                self._beating.cancel()
                 await self.link.send(
                     (("ZREM", keys.EDGES, self.incarnation), ("DEL", keys.edge_rooms(self.incarnation)))
                 )

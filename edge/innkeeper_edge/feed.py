@@ -9,13 +9,12 @@ from innkeeper.address import Address
 from innkeeper.close_codes import RESYNC
 from innkeeper.errors import RedisReplied, RedisUnavailable
 from innkeeper.keys import room_keys
-from innkeeper.redis_client import Link
 from innkeeper.wire import Batch, StreamId, format_id, parse_id, read_batch, read_outlog_entry
 from innkeeper_edge.chain import Chain, Verdict
 from innkeeper_edge.fanout import Fanout
 
 if TYPE_CHECKING:
-    from innkeeper.redis_client import Reply
+    from innkeeper.redis_client import Link, Reply
     from innkeeper_edge.edge import Edge
 
 log = logging.getLogger("innkeeper.edge")

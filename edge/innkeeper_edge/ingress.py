@@ -12,7 +12,7 @@ from innkeeper import functions
 from innkeeper.close_codes import UNAVAILABLE
 from innkeeper.errors import EdgeClosed, RedisReplied, RedisUnavailable
 from innkeeper.functions import Pushed, PushEvent
-from innkeeper.redis_client import Command
+from innkeeper.redis_client import Command, Reply
 from innkeeper.turn import TURN_EVENTS, TURN_IN_BYTES
 from innkeeper_edge.feed import Feed
 from innkeeper_edge.member import Member
@@ -70,6 +70,12 @@ class Ingress:
         """Whether something of the room is queued or on its way."""
         return feed in self._inlets
 
+    def forget(self) -> None:
+        """Drop all that waits: its sockets' incarnation is dead."""
+        for inlet in self._inlets.values():
+            _drop(list(inlet.queue))
+            inlet.queue.clear()
+
     async def flushed(self) -> None:
         """Return when nothing waits and nothing is on its way."""
         await self._idle.wait()
@@ -92,49 +98,57 @@ class Ingress:
         self._news.set()
 
     async def _flush(self, inlets: list[Inlet]) -> None:
-        if not inlets:
-            return
         edge = self._edge
         self._batch += 1
-        commands: list[Command] = []
-        batches = []
+        sent: list[tuple[Inlet, list[Queued]]] = []
         for inlet in inlets:
-            batch = _take_batch(inlet)
-            batches.append(batch)
-            commands.append(
-                functions.push(
-                    inlet.feed.keys,
-                    edge=edge.incarnation,
-                    batch=self._batch,
-                    heartbeat_ms=edge.heartbeat_ms,
-                    backlog_count=edge.backlog_count(inlet.feed.address.kind),
-                    events=[queued.event for queued in batch],
-                )  # fmt: skip
-            )
-        replies = await self._send(commands)
+            if batch := _take_batch(inlet):
+                sent.append((inlet, batch))
+            else:  # forgotten meanwhile
+                self._after(inlet)
+        if not sent:
+            return
+        incarnation = edge.incarnation
+        replies = await self._send([self._push(inlet, batch) for inlet, batch in sent])
         wakes = []
-        for inlet, batch, reply in zip(inlets, batches, replies, strict=True):
-            try:
-                pushed = functions.read_pushed(reply)
-            except EdgeClosed as error:
-                log.warning("room %s: %s", inlet.feed.address, error)
-                edge.declared_dead()
+        for (inlet, batch), reply in zip(sent, replies, strict=True):
+            if edge.incarnation != incarnation:
                 _drop(batch)
-                _drop(list(inlet.queue))
-                inlet.queue.clear()
-            except RedisReplied as error:
-                log.warning("room %s: not accepted yet: %s", inlet.feed.address, error)
-                inlet.queue.extendleft(reversed(batch))
-                inlet.busy_s = min(max(inlet.busy_s * 2, _BUSY_FIRST_S), _BUSY_MOST_S)
-            else:
-                if (not pushed.lock or not pushed.receivers) and "a" in pushed.letters:
-                    wakes.append(inlet.feed.address)
-                self._settle(inlet, batch, pushed)
+            elif self._answered(inlet, batch, reply):
+                wakes.append(inlet.feed.address)
             self._after(inlet)
         if wakes:
             edge.spawn(edge.wake(wakes))
 
-    async def _send(self, commands: list[Command]) -> list[object]:
+    def _push(self, inlet: Inlet, batch: list[Queued]) -> Command:
+        edge = self._edge
+        return functions.push(
+            inlet.feed.keys,
+            edge=edge.incarnation,
+            batch=self._batch,
+            heartbeat_ms=edge.heartbeat_ms,
+            backlog_count=edge.backlog_count(inlet.feed.address.kind),
+            events=[queued.event for queued in batch],
+        )
+
+    def _answered(self, inlet: Inlet, batch: list[Queued], reply: Reply) -> bool:
+        """Take the answer to one push; return whether the room wants an owner."""
+        try:
+            pushed = functions.read_pushed(reply)
+        except EdgeClosed as error:
+            log.warning("room %s: %s", inlet.feed.address, error)
+            _drop(batch)
+            self._edge.declared_dead()
+            return False
+        except RedisReplied as error:
+            log.warning("room %s: not accepted yet: %s", inlet.feed.address, error)
+            inlet.queue.extendleft(reversed(batch))
+            inlet.busy_s = min(max(inlet.busy_s * 2, _BUSY_FIRST_S), _BUSY_MOST_S)
+            return False
+        self._settle(inlet, batch, pushed)
+        return (not pushed.lock or not pushed.receivers) and "a" in pushed.letters
+
+    async def _send(self, commands: list[Command]) -> list[Reply]:
         """Send pushes; unchanged again until there is an answer, because each counts once."""
         wait_s = 0.02
         while True:
@@ -149,28 +163,18 @@ class Ingress:
         """Take the letters: what was refused goes back to the head, unless its sender is gone or was not let in."""
         if "b" not in pushed.letters:
             inlet.busy_s = 0.0
-            for queued in batch:
-                if queued.member is not None and queued.event.kind in ("text", "binary"):
-                    queued.member.settled(len(queued.event.data))
+            _drop(batch)
             return
-        gone: set[str] = set()
-        for queued, letter in zip(batch, pushed.letters, strict=True):
-            if queued.event.kind == "leave" and letter != "b":
-                gone.add(queued.event.connection)
-            elif queued.event.kind == "join" and letter == "b":
-                gone.add(queued.event.connection)
-                if queued.member is not None:
-                    queued.member.pushed = False
-                    queued.member.close_with(UNAVAILABLE)
+        gone = _gone(batch, pushed.letters)
         back = []
         for queued, letter in zip(batch, pushed.letters, strict=True):
             if letter == "b" and queued.event.connection not in gone:
                 back.append(queued)
-            elif queued.member is not None and queued.event.kind in ("text", "binary"):
-                queued.member.settled(len(queued.event.data))
-        kept = [queued for queued in inlet.queue if queued.event.connection not in gone or queued.event.kind == "leave"]
-        _drop([queued for queued in inlet.queue if queued.event.connection in gone and queued.event.kind != "leave"])
-        inlet.queue = deque([*back, *kept])
+            else:
+                _drop([queued])
+        is_kept = [queued.event.kind == "leave" or queued.event.connection not in gone for queued in inlet.queue]
+        _drop([queued for queued, kept in zip(inlet.queue, is_kept, strict=True) if not kept])
+        inlet.queue = deque([*back, *(queued for queued, kept in zip(inlet.queue, is_kept, strict=True) if kept)])
         inlet.busy_s = min(max(inlet.busy_s * 2, _BUSY_FIRST_S), _BUSY_MOST_S)
 
     def _after(self, inlet: Inlet) -> None:
@@ -197,7 +201,22 @@ def _take_batch(inlet: Inlet) -> list[Queued]:
     return batch
 
 
+def _gone(batch: list[Queued], letters: str) -> set[str]:
+    """Return the connections whose refused and queued messages count no more: they left, or were not let in."""
+    gone = set()
+    for queued, letter in zip(batch, letters, strict=True):
+        if queued.event.kind == "leave" and letter != "b":
+            gone.add(queued.event.connection)
+        elif queued.event.kind == "join" and letter == "b":
+            gone.add(queued.event.connection)
+            if queued.member is not None:
+                queued.member.pushed = False
+                queued.member.close_with(UNAVAILABLE)
+    return gone
+
+
 def _drop(batch: list[Queued]) -> None:
+    """Stop counting messages as waiting: they were accepted, or their sender is gone."""
     for queued in batch:
         if queued.member is not None and queued.event.kind in ("text", "binary"):
             queued.member.settled(len(queued.event.data))

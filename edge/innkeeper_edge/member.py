@@ -1,11 +1,11 @@
-"""One socket of a room at this edge: writes whole batches, closes in order, and never lets a slow reader hurt others."""
+"""One socket of a room at this edge: writes whole batches, closes in order, lets no slow reader hurt others."""
 
 import asyncio
 import logging
 import secrets
 
 from innkeeper.close_codes import SLOW_READER, CloseCode
-from innkeeper_edge.guard import GuardedSocket
+from innkeeper_edge.guarded_socket import GuardedSocket
 
 log = logging.getLogger("innkeeper.edge")
 
@@ -110,3 +110,4 @@ class Member:
                 continue
             finally:
                 self._drained = None
+        self.heard_at_s = asyncio.get_running_loop().time()  # it could not be heard meanwhile

@@ -82,4 +82,5 @@ def main() -> None:
       3  no Redis, or one that cannot be used
       4  the target with the room classes cannot be loaded
       5  the port is taken
+      70 a worker whose event loop stood still or whose memory ran out
     """  # noqa: D301 - click's mark for a block that keeps its lines

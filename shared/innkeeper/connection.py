@@ -5,11 +5,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import orjson
 
 from innkeeper import wire
+from innkeeper.errors import StateTooLarge
 from innkeeper.state import encode
 
 if TYPE_CHECKING:
     from innkeeper.room import RoomContext
 
+_ROW_BYTES = 16_384
 _REASON_BYTES = 120  # RFC 6455 leaves 123 for the reason of a close frame
 
 
@@ -28,10 +30,10 @@ class Connection:
         user: Who it belongs to.
     """
 
-    __slots__ = ("_context", "_row", "_state", "_touched", "edge", "id", "join", "session", "user")
+    __slots__ = ("_context", "_row", "_state", "edge", "id", "join", "session", "user")
 
     def __init__(
-        self, context: "RoomContext", connection_id: str, join: int, edge: str, user: User, session: str
+        self, context: "RoomContext", connection_id: str, *, join: int, edge: str, user: User, session: str
     ) -> None:
         self._context = context
         self.id = connection_id
@@ -40,21 +42,18 @@ class Connection:
         self.edge = edge
         self.session = session
         self._state: Any = None
-        self._touched = False
         self._row = b""
 
     @property
     def state(self) -> Any:
         """A small durable value of this connection's own: None at first, any JSON; nested changes are noticed."""
         self._context.check_open()
-        self._touched = True
         self._context.touched.add(self)
         return self._state
 
     @state.setter
     def state(self, value: Any) -> None:
         self._context.check_open()
-        self._touched = True
         self._context.touched.add(self)
         self._state = value
 
@@ -82,18 +81,24 @@ class Connection:
     def __repr__(self) -> str:
         return f"<Connection {self.id} {self.user.name!r} in {self._context.address}>"
 
-    def settle(self) -> bytes | None:
-        """Return the member's row if it changed since it was last stored, else None."""
+    def changed_row(self) -> bytes | None:
+        """Return the member's row if it differs from the one stored, else None; :meth:`settle` takes it as stored.
+
+        Raises:
+            StateInvalid: ``conn.state`` is not JSON.
+            StateTooLarge: It would take more than 16 KiB.
+        """
         row = self.to_row()
-        self._touched = False
-        if row == self._row:
-            return None
+        if len(row) > _ROW_BYTES:
+            raise StateTooLarge(f"conn.state of {self.id} is over {_ROW_BYTES} bytes: keep large values in self.state")
+        return None if row == self._row else row
+
+    def settle(self, row: bytes) -> None:
+        """Take a row as stored."""
         self._row = row
-        return row
 
     def undo(self) -> None:
         """Restore the state as stored."""
-        self._touched = False
         self._state = orjson.loads(self._row)["state"] if self._row else None
 
     def to_row(self) -> bytes:
@@ -113,8 +118,14 @@ class Connection:
     def from_row(cls, context: "RoomContext", connection_id: str, row: bytes) -> "Connection":
         """Return the connection that a row of ``members`` describes."""
         fields = orjson.loads(row)
-        user = User(*fields["user"])
-        connection = cls(context, connection_id, fields["join"], fields["edge"], user, fields.get("session", ""))
+        connection = cls(
+            context,
+            connection_id,
+            join=fields["join"],
+            edge=fields["edge"],
+            user=User(*fields["user"]),
+            session=fields.get("session", ""),
+        )
         connection._state = fields["state"]
         connection._row = row
         return connection

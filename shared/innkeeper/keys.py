@@ -1,4 +1,4 @@
-"""Every key and channel of Innkeeper, in one place; docs/data-model.md describes them and a test holds the two together.
+"""Every key and channel of Innkeeper, in one place; docs/data-model.md describes them, a test compares the two.
 
 All keys of a room carry the room's address as hash tag, so they share a slot in a cluster. The address is checked
 (:mod:`innkeeper.address`) before it gets here: it holds no braces, spaces or control characters.

@@ -4,6 +4,7 @@ Safety of the data does not: that is checked in the commit. These numbers decide
 """
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -25,7 +26,7 @@ class LeaseTimes:
 
     def __post_init__(self) -> None:
         order = ("heartbeat_ms", "renew_ms", "heartbeat_dead_ms", "stop_handling_ms", "lease_ms", "edge_dead_ms")
-        for smaller, larger in zip(order, order[1:], strict=False):
+        for smaller, larger in pairwise(order):
             if getattr(self, smaller) >= getattr(self, larger):
                 raise ValueError(
                     f"{smaller} ({getattr(self, smaller)}) must be below {larger} ({getattr(self, larger)})"

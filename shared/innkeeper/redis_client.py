@@ -9,6 +9,7 @@ fakeredis, redis-py's public ``send_packed_command`` and ``read_response`` are u
 import asyncio
 import contextlib
 import logging
+import math
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Protocol
@@ -165,9 +166,11 @@ class _RedisPyReader:
         try:
             while True:
                 try:
-                    reply = await self._connection.read_response(timeout=None, disconnect_on_error=False)
-                except ResponseError as error:
-                    reply = from_reply(str(error))
+                    reply = await self._connection.read_response(timeout=math.inf, disconnect_on_error=False)
+                except RedisError as error:
+                    if not _is_reply(error):
+                        raise
+                    reply = error
                 self._on_replies([_with_errors(reply)])
         except asyncio.CancelledError:
             pass
@@ -178,11 +181,18 @@ class _RedisPyReader:
                 await self._connection.disconnect(nowait=True)
 
 
+def _is_reply(error: RedisError) -> bool:
+    """Return whether redis-py raised what the server answered (LOADING too, which it counts as a lost connection)."""
+    return isinstance(error, ResponseError) or getattr(error, "status_code", None) is not None
+
+
 def _with_errors(reply: Reply) -> Reply:
     if isinstance(reply, list):
         return [_with_errors(part) for part in reply]
-    if isinstance(reply, ResponseError):
-        return from_reply(str(reply))
+    if isinstance(reply, RedisError):
+        # redis-py takes the first word out of the text; owners and edges decide by it.
+        code = getattr(reply, "status_code", None)
+        return from_reply(f"{code} {reply}" if code else str(reply))
     return reply.encode() if isinstance(reply, str) else reply
 
 
@@ -216,6 +226,7 @@ class Link:
         self._outgoing: list[bytes] = []
         self._waiting: deque[tuple[asyncio.Future[list[Reply]], int, list[Reply], float]] = deque()
         self._flush_planned = False
+        self._lost = asyncio.Event()
         self._loop = asyncio.get_running_loop()
         self._keeper = asyncio.create_task(self._keep_open(), name=f"redis link {name}")
         self._watch = self._loop.call_later(timeout_s / 4, self._check_timeout)
@@ -227,6 +238,8 @@ class Link:
             RedisUnavailable: Not connected within the timeout, or the connection was lost or silent: the commands
                 may have been carried out.
         """
+        if not commands:
+            return []
         if self._channel is None:
             await self._wait_open()
         future: asyncio.Future[list[Reply]] = self._loop.create_future()
@@ -306,7 +319,6 @@ class Link:
             self._drop(f"silent for {self._timeout_s:g} s")
 
     async def _keep_open(self) -> None:
-        self._lost = asyncio.Event()
         wait_s = _RECONNECT_FIRST_S
         while not self._closed:
             try:

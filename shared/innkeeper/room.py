@@ -8,8 +8,9 @@ from innkeeper import codec as codecs
 from innkeeper import wire
 from innkeeper.address import KIND_PATTERN, Address
 from innkeeper.connection import Connection, User
-from innkeeper.errors import TurnClosed
+from innkeeper.errors import OutputInvalid, TurnClosed
 from innkeeper.state import State
+from innkeeper.turn import TURN_OUT_BYTES
 
 
 class Event(NamedTuple):
@@ -67,6 +68,8 @@ class RoomContext:
         """Encode a value and take it as an output to an address."""
         self.check_open()
         binary, payload = codecs.encode(self.codec, value)
+        if len(payload) > TURN_OUT_BYTES:
+            raise OutputInvalid(f"an output of {len(payload)} bytes: at most {TURN_OUT_BYTES}")
         self.outputs.append((wire.output_header(binary=binary, address=address), payload))
 
 

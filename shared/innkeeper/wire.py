@@ -64,7 +64,7 @@ def read_news(body: bytes) -> list[InboxEvent]:
                 int(number),
                 int(generation),
                 data[at:end],
-            )  # fmt: skip
+            )
         )
         at = end
     return events

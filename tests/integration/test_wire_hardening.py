@@ -28,7 +28,8 @@ from harness.rawsocket import (
 )
 from innkeeper.close_codes import INVALID_UTF8, CloseCode
 from innkeeper_edge.frames import encode_binary, encode_close, encode_text
-from innkeeper_edge.guard import install, is_utf8
+from innkeeper_edge.guard import is_utf8
+from innkeeper_edge.guarded_socket import install
 from innkeeper_edge.handshake import ROOM_ROUTE, Rejection, check_handshake, check_origin, room_address, wants_socket
 
 LIMIT_BYTES = 1_000

@@ -59,6 +59,8 @@ class Activation:
         self._on_resume = on_resume
         self.turn = Turn()
         self.void_count = 0
+        # Whether the turn holds part of an event that has not ended: then it must not be committed yet.
+        self.is_partial = False
 
     def _order_members(self) -> None:
         members = self.context.members
@@ -83,6 +85,8 @@ class Activation:
         except BaseException:
             self._undo()
             raise
+        finally:
+            self.is_partial = False
         self._created = True
 
     async def handle(self, event: InboxEvent) -> None:
@@ -95,12 +99,12 @@ class Activation:
         elif kind == b"leave":
             await self._leave(event, self.context.members.get(event.connection.decode()))
         elif kind == b"edge-gone":
-            edge = event.edge.decode()
-            for connection in [conn for conn in self.context.members.values() if conn.edge == edge]:
+            for connection in self._members_of(event.edge.decode()):
                 await self._leave(event, connection)
         else:
             self.void_count += 1
         self.turn.consume(event)
+        self.is_partial = False
 
     def condemn(self, event: InboxEvent, reason: str) -> None:
         """Put an event aside without running it: it never ended, or it killed its workers."""
@@ -109,11 +113,17 @@ class Activation:
         connection = self.context.members.get(event.connection.decode())
         if event.kind == b"join":
             self.turn.outputs.append(wire.refuse_output(event.connection, REFUSED.code, REFUSED.reason))
+        elif event.kind == b"edge-gone":
+            for gone in self._members_of(event.edge.decode()):
+                self._remove(gone)
+                self.turn.change_member(gone.id, None)
         elif event.kind == b"leave" and connection is not None:
             self._remove(connection)
+            self.turn.change_member(connection.id, None)
         elif connection is not None:
             self._tell(connection, "handler_timeout")
         self.turn.consume(event)
+        self.is_partial = False
 
     def seal(self, reason: str) -> None:
         """Make every later call of the running hook raise TurnClosed."""
@@ -150,22 +160,27 @@ class Activation:
             return
         fields = orjson.loads(event.data)
         user = User(*fields["user"])
-        connection = Connection(context, name, event.iseq, event.edge.decode(), user, event.session.decode())
+        connection = Connection(
+            context, name, join=event.iseq, edge=event.edge.decode(), user=user, session=event.session.decode()
+        )
         context.members[name] = connection
         context.touched.add(connection)
         context.outputs.append(wire.join_output(event.iseq, event.connection))
         try:
             await self._run(self.room.on_connect, connection)
             self._settle()
+        except MemoryError:
+            raise
         except Exception as error:  # noqa: BLE001 - a user's hook may raise anything
             del context.members[name]
             self._undo()
-            reason = REFUSED.reason
+            self.is_partial = True
             if isinstance(error, Refused):
-                reason = str(error).encode()[:_REASON_BYTES].decode(errors="ignore") or reason
-            else:
-                self._record(event, error)
-            self.turn.show([wire.refuse_output(event.connection, REFUSED.code, reason)])
+                reason = str(error).encode()[:_REASON_BYTES].decode(errors="ignore") or REFUSED.reason
+                self.turn.show([wire.refuse_output(event.connection, REFUSED.code, reason)])
+                return
+            self._record(event, error)
+            self.turn.show([wire.refuse_output(event.connection, REFUSED.code, REFUSED.reason)])
             await self._tell_room(event, None, error)
 
     async def _leave(self, event: InboxEvent, connection: Connection | None) -> None:
@@ -173,12 +188,19 @@ class Activation:
             self.void_count += 1
             return
         self._remove(connection)
-        await self._hook(event, connection, self.room.on_leave, connection)
+        try:
+            await self._hook(event, connection, self.room.on_leave, connection)
+        finally:
+            # Only now: a commit under a waiting hook would store the removal without what the hook did about it.
+            self.turn.change_member(connection.id, None)
+            self.is_partial = True
+
+    def _members_of(self, edge: str) -> list[Connection]:
+        return [connection for connection in self.context.members.values() if connection.edge == edge]
 
     def _remove(self, connection: Connection) -> None:
         del self.context.members[connection.id]
         self.context.touched.discard(connection)
-        self.turn.change_member(connection.id, None)
 
     # --- running hooks, undoing, telling --------------------------------------------------------------------------
     @property
@@ -193,8 +215,11 @@ class Activation:
             if result is not None:
                 await self._finish(result)
             self._settle()
+        except MemoryError:
+            raise
         except Exception as error:  # noqa: BLE001 - a user's hook may raise anything
             self._undo()
+            self.is_partial = True
             self._record(event, error)
             if connection.id in self.context.members:
                 self._tell(connection, "handler_failed")
@@ -211,13 +236,14 @@ class Activation:
 
     def _settle(self) -> None:
         context = self.context
-        rows = []
-        for connection in context.touched:
-            if connection.id in context.members and (row := connection.settle()) is not None:
-                rows.append((connection.id, row))
+        self.is_partial = True
+        # Whatever may fail comes first; only then is anything taken as stored.
+        rows = [(conn, conn.changed_row()) for conn in context.touched if conn.id in context.members]
         changed, deleted = context.state.settle()
-        for name, row in rows:
-            self.turn.change_member(name, row)
+        for conn, row in rows:
+            if row is not None:
+                conn.settle(row)
+                self.turn.change_member(conn.id, row)
         context.touched.clear()
         if changed or deleted:
             self.turn.change_state(changed, deleted)
@@ -250,7 +276,7 @@ class Activation:
         try:
             await self._run(self.room.on_error, error, seen)
             self._settle()
-        except Exception as second:  # noqa: BLE001 - a user's hook may raise anything
+        except Exception as second:
             self._undo()
             log.warning("room %s: on_error failed too", self.context.address, exc_info=second)
 

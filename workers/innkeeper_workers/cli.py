@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import os
 import signal
 import sys
 
@@ -15,7 +16,7 @@ from innkeeper.supervise import announce_ready, follow_parent, run_processes
 from innkeeper.target import load_rooms
 from innkeeper_workers.fleet import Fleet
 from innkeeper_workers.pulse import Pulse
-from innkeeper_workers.watchdog import Watchdog
+from innkeeper_workers.watchdog import EXIT_CODE, Watchdog
 
 log = logging.getLogger("innkeeper.worker")
 
@@ -32,7 +33,8 @@ def worker(targets: tuple[str, ...], redis: str, processes: int, log_level: str)
     set_up_logs(log_level)
     if processes > 1:
         load_rooms(targets)  # a mistake in a target is told once
-        arguments = ["worker", *targets, "--redis", redis, "--log-level", log_level]
+        os.environ["INNKEEPER_REDIS"] = redis  # not as an argument: a password would show in ps
+        arguments = ["worker", *targets, "--log-level", log_level]
         sys.exit(run_processes(arguments, processes))
     follow_parent()
     rooms = load_rooms(targets)
@@ -58,10 +60,15 @@ async def serve(rooms: dict[str, type[Room]], redis_url: str) -> int:
         waking = asyncio.create_task(fleet.serve_wakes())
         log.info("worker %s serves %s", fleet.incarnation, ", ".join(sorted(rooms)))
         announce_ready()
-        await stop.wait()
+        waits = [asyncio.create_task(stop.wait()), asyncio.create_task(fleet.out_of_memory.wait())]
+        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        for wait in waits:
+            wait.cancel()
         log.info("worker %s hands over %d room(s)", fleet.incarnation, len(fleet.owners))
         await fleet.drain(_DRAIN_S)
         await waking
+        for duty in duties:
+            duty.cancel()
         await pulse.say_goodbye()
     finally:
         for duty in duties:
@@ -69,4 +76,4 @@ async def serve(rooms: dict[str, type[Room]], redis_url: str) -> int:
         watchdog.stop()
         await fleet.close()
     log.info("worker %s ended", fleet.incarnation)
-    return 0
+    return EXIT_CODE if fleet.out_of_memory.is_set() else 0

@@ -49,12 +49,15 @@ class Fleet:
         self.wake_link = Link(connect, timeout_s=_BLOCK_S + 2 * timeout_s, name="wake queue")
         self.bells = Subscriber(connect, on_message=self._on_bell, on_fresh=self._on_fresh_bell, name="bells")
         self.owners: dict[Address, Owner] = {}
+        self.redis_time_ms = 0  # as of the last heartbeat
+        self.out_of_memory = asyncio.Event()
         self.refused_count = 0
         self.takeover_count = 0
         self.draining = False
         self.reconnected_at_s = -1.0
         self._by_bell: dict[bytes, Owner] = {}
         self._claiming: dict[Address, asyncio.Event] = {}
+        self._asked_at_s: dict[Address, float] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._handling: set[Owner] = set()
         self._alone: Owner | None = None
@@ -96,8 +99,9 @@ class Fleet:
 
     async def wake(self, addresses: Iterable[Address]) -> None:
         """Put rooms into their wake queues; a room appears once."""
-        now_ms = int(self.loop.time() * 1000)  # orders the queue only
-        await self.link.send([("ZADD", keys.wake_queue(room.kind), "NX", now_ms, str(room)) for room in addresses])
+        await self.link.send(
+            [("ZADD", keys.wake_queue(room.kind), "NX", self.redis_time_ms, str(room)) for room in addresses]
+        )
 
     async def drain(self, grace_s: float) -> None:
         """Hand every room over: finish the event, commit, release, wake; ten rooms at a time."""
@@ -171,6 +175,9 @@ class Fleet:
             await self._wake_quietly(address)
         finally:
             self._claiming.pop(address, None)
+            self._asked_at_s.pop(address, None)
+            if address not in self.owners:
+                self.bells.unsubscribe(room_keys(address).bell)
 
     async def _claim(self, address: Address, cut: Owner | None, condemned: dict[bytes, str]) -> None:
         room = room_keys(address)
@@ -185,9 +192,21 @@ class Fleet:
             return
         await self.bells.subscribe(room.bell)
         await self._reap_unknown_edges(room, answer)
-        self._own(Owner(self, address, room, self.rooms[address.kind], answer, condemned))
+        room_class = self.rooms[address.kind]
+        self._own(
+            Owner(
+                self,
+                address,
+                keys=room,
+                room_class=room_class,
+                claimed=answer,
+                condemned=condemned,
+                asked_at_s=self._asked_at_s[address],
+            )
+        )
 
     async def _ask_claim(self, address: Address, room: RoomKeys, seen: bytes, own_subscriptions: int) -> Claimed | Held:
+        self._asked_at_s[address] = self.loop.time()
         replies = await self.link.send(
             (
                 ("SADD", keys.worker_rooms(self.incarnation), str(address)),
@@ -199,13 +218,14 @@ class Fleet:
                     seen=seen,
                     own_subscriptions=own_subscriptions,
                 ),
-            )  # fmt: skip
+            )
         )
         return functions.read_claimed(replies[1])
 
     async def _steal(self, address: Address, room: RoomKeys, held: Held) -> Claimed | None:
-        """Look at a held room again: after 25 ms where nobody listens to its bell, when it is woken again, else when
-        its lease is over. None where its owner lives, or somebody else took it.
+        """Look at a held room again; None where its owner lives, or somebody else took it.
+
+        After 25 ms where nobody listens to its bell; else when it is woken again or its lease is over.
         """
         since_reconnect_s = self.loop.time() - self.reconnected_at_s
         if since_reconnect_s < _STEAL_AFTER_RECONNECT_S:
@@ -262,7 +282,10 @@ class Fleet:
         replaced = self.owners.get(owner.address) is not owner
         self._forget(owner)
         error = None if task.cancelled() else task.exception()
-        if error is not None and not isinstance(error, LeaseLost):
+        if isinstance(error, MemoryError):
+            log.critical("room %s: out of memory, this worker ends", owner.address)
+            self.out_of_memory.set()
+        elif error is not None and not isinstance(error, LeaseLost):
             log.error("room %s: its task failed", owner.address, exc_info=error)
         if replaced:
             return

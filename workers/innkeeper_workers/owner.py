@@ -34,9 +34,16 @@ class Owner:
     """
 
     def __init__(
-        self, fleet: "Fleet", address: Address, keys: RoomKeys, room_class: type[Room], claimed: Claimed,
+        self,
+        fleet: "Fleet",
+        address: Address,
+        *,
+        keys: RoomKeys,
+        room_class: type[Room],
+        claimed: Claimed,
         condemned: dict[bytes, str],
-    ) -> None:  # fmt: skip
+        asked_at_s: float,
+    ) -> None:
         meta = claimed.meta
         self.fleet = fleet
         self.address = address
@@ -48,10 +55,12 @@ class Owner:
         self.known_iseq = claimed.iseq
         self.marked_iseq = int(meta.get(b"marked", 0))
         self.strikes = int(meta.get(b"strikes", 0))
+        self._tried = False  # whether meta's `try` names the event that comes next
+        self._shows_error = b"error" in meta
         self.condemned = condemned
-        self.confirmed_at_s = fleet.loop.time()
-        self.used_at_s = self.confirmed_at_s
-        self.lease_sent_at_s = self.confirmed_at_s
+        self.confirmed_at_s = asked_at_s
+        self.lease_sent_at_s = asked_at_s
+        self.used_at_s = fleet.loop.time()
         self.leaving = ""
         self.inside: InboxEvent | None = None
         self.activation = Activation(
@@ -122,6 +131,8 @@ class Owner:
                 elif self.leaving:
                     if await self._release():
                         return
+                elif not self.activation.turn.is_empty:
+                    await self._commit(self.activation.take_turn())  # what on_create and on_start did
                 else:
                     self._news.clear()
                     if not self._must_read:
@@ -136,16 +147,18 @@ class Owner:
         wait_s = 1.0
         while True:
             try:
-                await self.activation.start()
+                async with asyncio.timeout(self.room_class.handler_s):
+                    await self.activation.start()
             except Exception as error:  # a user's hook may raise anything
                 log.exception("room %s: on_start failed, again in %.0f s", self.address, wait_s)
+                self._shows_error = True
                 await self.fleet.note_error(self.keys, f"{type(error).__name__}: {error}")
                 self.activation.tell_all("room_unavailable")
                 await self._commit(self.activation.take_turn())
                 if await self._pause_start(wait_s):
                     wait_s = min(wait_s * 2, _START_BACKOFF_MOST_S)
                 continue
-            if wait_s > 1.0:
+            if self._shows_error:
                 await self.fleet.note_error(self.keys, "")
             return
 
@@ -177,6 +190,9 @@ class Owner:
         """Run pending events into one turn, then commit it."""
         loop, activation = self.fleet.loop, self.activation
         marked = self._pending[0].iseq <= self.marked_iseq
+        if marked and not self._tried:
+            await self._commit(activation.take_turn(), even_empty=True)  # notes `try` before the handler starts
+            self._tried = True
         await self.fleet.may_handle(self, alone=marked and self.strikes == 1)
         until_s = loop.time() + _TURN_S
         while self._pending:
@@ -202,8 +218,12 @@ class Owner:
 
     def _on_suspend(self) -> None:
         """A hook waits: commit what earlier events did, and see that it ends."""
+        if self.inside is None:
+            return  # on_start has its own limit
         self._cut_timer = self.fleet.loop.call_later(self.room_class.handler_s, self._cut)
-        if self._in_flight is None and not self.activation.turn.is_empty:
+        if self._in_flight is not None and self._in_flight.done() and self._in_flight.exception() is None:
+            self._in_flight = None
+        if self._in_flight is None and not self.activation.is_partial and not self.activation.turn.is_empty:
             self._in_flight = asyncio.create_task(self._commit(self.activation.take_turn()))
             self._in_flight.add_done_callback(self._early_commit_done)
 
@@ -224,13 +244,13 @@ class Owner:
         self.fleet.cut(self, {event.id: why} if event is not None else {})
 
     # --- Redis ----------------------------------------------------------------------------------------------------
-    async def _commit(self, turn: Turn) -> None:
+    async def _commit(self, turn: Turn, *, even_empty: bool = False) -> None:
         """Commit a turn; resends it unchanged until there is an answer.
 
         Raises:
             LeaseLost: Refused; nothing was written.
         """
-        if turn.is_empty:
+        if turn.is_empty and not even_empty:
             return
         fleet, loop = self.fleet, self.fleet.loop
         self._untrimmed_bytes += turn.out_bytes
@@ -251,7 +271,7 @@ class Owner:
                 lease_ms=fleet.times.lease_ms if extend else 0,
                 keep_outputs=self._recent.keep_count if trim else 0,
                 turn=turn,
-            )  # fmt: skip
+            )
         )
         committed = functions.read_committed(reply)
         if not isinstance(committed, Committed):
@@ -275,7 +295,7 @@ class Owner:
                 worker=self.fleet.incarnation,
                 force=why == "handover",
                 window_ms=RESUME_WINDOW_MS,
-            )  # fmt: skip
+            )
         )
         released = functions.read_released(reply)
         if released.ours:

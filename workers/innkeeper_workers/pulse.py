@@ -26,6 +26,7 @@ class Pulse:
         self._fleet = fleet
         self._first = True
         self._now_ms = 0
+        self._steady_since_ms = 0
 
     async def beat_forever(self) -> None:
         """Say every 250 ms that this worker lives, and look who does not."""
@@ -66,7 +67,11 @@ class Pulse:
         reply = await fleet.link.send(
             (functions.heartbeat(keys.WORKERS, incarnation=fleet.incarnation, first=self._first),)
         )
-        alive, self._now_ms = functions.read_heartbeat(reply[0])
+        alive, now_ms = functions.read_heartbeat(reply[0])
+        if now_ms - self._now_ms > fleet.times.heartbeat_dead_ms:
+            # Redis was away (or this worker was): the others' heartbeats could not come either, give them time.
+            self._steady_since_ms = now_ms
+        self._now_ms = fleet.redis_time_ms = now_ms
         self._first = False
         if not alive:
             log.warning("worker %s was declared dead, taking a new incarnation", fleet.incarnation)
@@ -132,6 +137,8 @@ class Pulse:
             await fleet.link.send((("ZREM", keys.EDGES, edge), ("DEL", keys.edge_rooms(edge))))
 
     async def _silent(self, registry: str, for_ms: int) -> list[str]:
+        if self._now_ms - self._steady_since_ms <= for_ms:
+            return []
         names = await self._fleet.link.call("ZRANGE", registry, "-inf", self._now_ms - for_ms, "BYSCORE")
         return [name.decode() for name in names]
 

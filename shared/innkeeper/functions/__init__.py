@@ -113,17 +113,18 @@ class Committed(NamedTuple):
     last_id: bytes
 
 
-def commit(keys: RoomKeys, *, token: str, version: int, worker: str, lease_ms: int, keep_outputs: int, turn: Turn) -> Command:
+def commit(
+    keys: RoomKeys, *, token: str, version: int, worker: str, lease_ms: int, keep_outputs: int, turn: Turn
+) -> Command:
     """Build the commit of a turn.
 
-    Args:
-        lease_ms: 0 leaves the lock as it is.
-        keep_outputs: 0 trims nothing; else inbox and outlog are trimmed, but for that many of the newest outputs.
+    ``lease_ms`` 0 leaves the lock as it is; ``keep_outputs`` 0 trims nothing, else inbox and outlog are trimmed, but
+    for that many of the newest outputs.
     """
     command: list[str | bytes | int] = [
         "FCALL", COMMIT, 11, keys.meta, keys.lock, keys.inbox, keys.state, keys.members, keys.timers, keys.sessions,
-        keys.outlog, keys.outbox, keys.dead, keys.out, token, version, lease_ms, worker, keep_outputs, int(turn.destroy),
-        len(turn.consumed), *turn.consumed,
+        keys.outlog, keys.outbox, keys.dead, keys.out, token, version, lease_ms, worker, keep_outputs,
+        int(turn.destroy), len(turn.consumed), *turn.consumed,
     ]  # fmt: skip
     _add_pairs(command, turn.state_set.items())
     _add_values(command, turn.state_del)

@@ -12,7 +12,7 @@ local function mend(keys, mark, hash, cursor, epoch, last)
   local highest = math.max(hash, cursor, last_generated(keys[3]))
   redis.call('XADD', keys[10], '*', 'type', 'contradiction', 'error', 'inbox, # and cursor contradict each other',
     'iseq', int(hash), 'cursor', int(cursor), 'moved', int(highest))
-  for _, entry in ipairs(redis.call('XRANGE', keys[3], int(cursor + 1) .. '-0', '+')) do
+  for _, entry in ipairs(redis.call('XRANGE', keys[3], '-', '+')) do
     redis.call('XADD', keys[10], '*', 'id', entry[1], 'error', 'put aside by the contradiction above', unpack(entry[2]))
   end
   redis.call('XTRIM', keys[3], 'MINID', int(highest + 1) .. '-0')
@@ -29,15 +29,17 @@ local function answer(keys, token, hash)
     redis.call('HGETALL', keys[6]), int(hash), time[1] .. string.format('%06d', tonumber(time[2]))}
 end
 
--- An unclean claim with backlog makes that backlog marked: one event at a time, and deaths under the mark count.
+-- An unclean claim with backlog makes that backlog marked: one event at a time. `try` names the event whose handler may
+-- be running (a commit writes it before the handler starts); a claim that finds it counts a strike.
 local function suspect(keys, meta, hash, cursor)
+  redis.call('HDEL', keys[1], 'try')
   if not meta[1] or meta[1] == '' or hash <= cursor then
-    if meta[7] then redis.call('HDEL', keys[1], 'try', 'strikes', 'marked') end
+    redis.call('HDEL', keys[1], 'strikes', 'marked')
     return
   end
-  local strikes = 0
-  if tonumber(meta[7] or '-1') == cursor + 1 then strikes = tonumber(meta[8] or '0') + 1 end
-  redis.call('HSET', keys[1], 'try', int(cursor + 1), 'strikes', int(strikes), 'marked', int(hash))
+  local strikes = tonumber(meta[8] or '0')
+  if tonumber(meta[7] or '-1') == cursor + 1 then strikes = strikes + 1 end
+  redis.call('HSET', keys[1], 'strikes', int(strikes), 'marked', int(hash))
 end
 
 local function claim(keys, args)
@@ -64,7 +66,8 @@ local function claim(keys, args)
   for i = 1, 10 do
     if i ~= 2 then redis.call('PERSIST', keys[i]) end
   end
-  redis.call('XTRIM', keys[3], 'MINID', int(cursor + 1) .. '-0')
+  -- Below a '#' that lags behind the cursor stand new events under numbers given before: they are not committed.
+  if hash >= cursor then redis.call('XTRIM', keys[3], 'MINID', int(cursor + 1) .. '-0') end
   if hash < cursor or redis.call('XLEN', keys[3]) ~= hash - cursor or last_generated(keys[3]) > hash then
     hash, cursor = mend(keys, mark, hash, cursor, epoch, meta[5] or '0-0')
   end

@@ -67,7 +67,7 @@ local function trim_outlog(outlog, bytes, least)
   for _ = 1, 20 do
     local oldest, length = redis.call('XRANGE', outlog, '-', '+', 'COUNT', 1)[1], redis.call('XLEN', outlog)
     if not oldest or length <= least then return end
-    local kept = bytes - tonumber(oldest[2][6])
+    local kept = bytes - tonumber(oldest[2][6]) + #oldest[2][2] + #oldest[2][4]
     if kept <= 262144 then return end
     redis.call('XTRIM', outlog, 'MAXLEN', math.max(least, math.floor(length * 262144 / kept * 0.95)))
   end
@@ -92,7 +92,7 @@ end
 local DELTAS = {{'HSET', 4}, {'HDEL', 4}, {'HSET', 5}, {'HDEL', 5}, {'HSET', 6}, {'HDEL', 6}}
 
 local function commit(keys, args)
-  local meta = redis.call('HMGET', keys[1], 'token', 'version', 'cursor', 'last', 'bytes', 'try', 'marked', 'posted',
+  local meta = redis.call('HMGET', keys[1], 'token', 'version', 'cursor', 'last', 'bytes', 'strikes', 'marked', 'posted',
     'created')
   local count = tonumber(args[7])
   local reason = refusal(keys[3], meta, args, 8, count)
@@ -123,10 +123,10 @@ local function commit(keys, args)
   local fields = {'version', version .. '', 'cursor', cursor, 'last', last_id, 'bytes', bytes .. ''}
   if args[6] ~= '1' and not meta[9] then fields[9], fields[10] = 'created', '1' end
   if posted > 0 then fields[#fields + 1], fields[#fields + 2] = 'posted', posted .. '' end
-  if meta[6] and tonumber(cursor) >= tonumber(meta[7]) then
+  if meta[7] and tonumber(cursor) >= tonumber(meta[7]) then
     redis.call('HDEL', keys[1], 'try', 'strikes', 'marked')
-  elseif meta[6] and count > 0 then
-    redis.call('HSET', keys[1], 'try', (tonumber(cursor) + 1) .. '', 'strikes', '0')
+  elseif meta[7] then
+    redis.call('HSET', keys[1], 'try', (tonumber(cursor) + 1) .. '', 'strikes', count > 0 and '0' or meta[6])
   end
   redis.call('HSET', keys[1], unpack(fields))
   if count > 0 then redis.call('HSET', keys[7], '@', cursor) end
