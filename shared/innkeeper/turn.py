@@ -107,6 +107,21 @@ class Turn:
         return len(self.consumed) >= TURN_EVENTS or self.in_bytes >= TURN_IN_BYTES or self.out_bytes >= TURN_OUT_BYTES
 
     @property
+    def changes_nothing(self) -> bool:
+        """Whether there are only consumed events and outputs."""
+        return not (
+            self.state_set
+            or self.state_del
+            or self.members_set
+            or self.members_del
+            or self.dead
+            or self.timers_set
+            or self.timers_del
+            or self.sessions_closed
+            or self.outbox
+        )
+
+    @property
     def is_empty(self) -> bool:
         """Whether there is nothing to commit."""
-        return not (self.consumed or self.outputs or self.state_set or self.state_del or self.members_set)
+        return not (self.consumed or self.outputs) and self.changes_nothing

@@ -12,7 +12,7 @@ from innkeeper.address import parse_address
 from innkeeper.redis_client import connector
 from innkeeper_edge.edge import Edge
 
-STUBBORN = '''
+STUBBORN = """
 import time
 from innkeeper import Room
 
@@ -24,7 +24,7 @@ class Stubborn(Room):
 class Lively(Room):
     def on_message(self, conn, message):
         self.broadcast(message)
-'''
+"""
 
 
 @pytest.fixture

@@ -151,7 +151,9 @@ class Client:
     async def _read(self) -> None:
         try:
             async for frame in self.socket:
-                self.got.append(orjson.loads(frame) if isinstance(frame, str) and frame.startswith(("[", "{")) else frame)
+                self.got.append(
+                    orjson.loads(frame) if isinstance(frame, str) and frame.startswith(("[", "{")) else frame
+                )
                 self.got_at_s.append(time.monotonic())
         except websockets.ConnectionClosed:
             pass
@@ -167,7 +169,9 @@ class Client:
 
     async def expect(self, check: Callable[[Any], bool], what: str, *, timeout_s: float = 15) -> Any:
         """Return the first frame that passes the check, waiting for it."""
-        return await until(lambda: _first(self.got, check), f"{self.name} gets {what}", timeout_s=timeout_s, seen=self.got)
+        return await until(
+            lambda: _first(self.got, check), f"{self.name} gets {what}", timeout_s=timeout_s, seen=self.got
+        )
 
     async def closed(self, timeout_s: float = 15) -> int | None:
         """Wait for the close and return its code."""

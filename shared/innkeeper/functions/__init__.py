@@ -3,8 +3,9 @@
 The builders return commands, so that many rooms travel in one write; :class:`Functions` knows the versioned names.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import NamedTuple
 
 from innkeeper.errors import RedisReplied
@@ -124,19 +125,41 @@ def commit(
     command: list[str | bytes | int] = [
         "FCALL", COMMIT, 11, keys.meta, keys.lock, keys.inbox, keys.state, keys.members, keys.timers, keys.sessions,
         keys.outlog, keys.outbox, keys.dead, keys.out, token, version, lease_ms, worker, keep_outputs,
-        int(turn.destroy), len(turn.consumed), *turn.consumed,
+        int(turn.destroy), len(turn.consumed),
     ]  # fmt: skip
-    _add_pairs(command, turn.state_set.items())
-    _add_values(command, turn.state_del)
-    _add_pairs(command, turn.members_set.items())
-    _add_values(command, turn.members_del)
-    _add_pairs(command, turn.timers_set.items())
-    _add_values(command, turn.timers_del)
-    _add_values(command, turn.sessions_closed)
-    _add_pairs(command, turn.outbox)
-    _add_pairs(command, turn.dead)
-    _add_pairs(command, turn.outputs)
+    if turn.changes_nothing:
+        command.append("")
+        command += turn.consumed
+    else:
+        changes, counts = _changes(turn)
+        command.append(counts)
+        command += turn.consumed
+        command += changes
+    for output in turn.outputs:
+        command += output
     return tuple(command)
+
+
+def _changes(turn: Turn) -> tuple[list[str | bytes], str]:
+    """Return the nine sections of changes as one list, and the count of values in each."""
+    sections: tuple[Iterable[str | bytes], ...] = (
+        _flat(turn.state_set.items()),
+        turn.state_del,
+        _flat(turn.members_set.items()),
+        turn.members_del,
+        _flat(turn.timers_set.items()),
+        turn.timers_del,
+        turn.sessions_closed,
+        _flat(turn.outbox),
+        _flat(turn.dead),
+    )
+    values: list[str | bytes] = []
+    counts = []
+    for section in sections:
+        before = len(values)
+        values += section
+        counts.append(str(len(values) - before))
+    return values, " ".join(counts)
 
 
 def read_committed(reply: Reply) -> Committed | str:
@@ -216,14 +239,5 @@ def _pairs(flat: Sequence[bytes]) -> dict[bytes, bytes]:
     return dict(zip(flat[::2], flat[1::2], strict=True))
 
 
-def _add_values(command: list[str | bytes | int], values: Sequence[str | bytes] | set[str] | set[bytes]) -> None:
-    command.append(len(values))
-    command += values
-
-
-def _add_pairs(command: list[str | bytes | int], rows: object) -> None:
-    at = len(command)
-    command.append(0)
-    for row in rows:  # type: ignore[attr-defined]
-        command += row
-    command[at] = len(command) - at - 1
+def _flat(rows: Iterable[tuple[str | bytes, ...]]) -> Iterable[str | bytes]:
+    return chain.from_iterable(rows)

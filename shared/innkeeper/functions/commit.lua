@@ -1,10 +1,11 @@
 -- commit: make one turn of a room true, all of it or nothing, and show it to the edges.
 -- KEYS  1 meta HASH, 2 lock STRING, 3 inbox STREAM, 4 state HASH, 5 members HASH, 6 timers HASH, 7 sessions HASH,
 --       8 outlog STREAM, 9 outbox STREAM, 10 dead STREAM, 11 out CHANNEL
--- ARGV  1 token, 2 version, 3 lease (ms, 0 = leave the lock), 4 worker, 5 trim (0, or outlog entries to keep at least), 6 destroy 0|1, then eleven
---       sections, each its count of values and the values: consumed ids; state set (key, JSON); state del; members
---       set (connection, JSON); members del; timers set (name, JSON); timers del; sessions closed; outbox (type,
---       target, data); dead (id, type, connection, data, error, traceback); outputs (header, body)
+-- ARGV  1 token, 2 version, 3 lease (ms, 0 = leave the lock), 4 worker, 5 trim (0, or outlog entries to keep at least),
+--       6 destroy 0|1, 7 count of consumed ids, 8 counts of values in the nine sections of changes, or '' for none; then
+--       the ids; the changes: state set (key, JSON); state del; members set (connection, JSON); members del; timers set
+--       (name, JSON); timers del; sessions closed; outbox (type, target, data); dead (id, type, connection, data,
+--       error, traceback); and to the end the outputs (header, body)
 -- Returns {1, version, id of the last output} when committed, {2, …} when this very commit was committed before,
 --       {0, reason} when refused (token, version, input, gap): nothing was written, drop the room from memory.
 local function refusal(inbox, meta, args, first, count)
@@ -88,14 +89,36 @@ local function write_dead(dead, args, first, last)
   end
 end
 
--- The sections that are plain deltas, in the order of ARGV: command and key.
+-- The first six sections are plain deltas: command and key.
 local DELTAS = {{'HSET', 4}, {'HDEL', 4}, {'HSET', 5}, {'HDEL', 5}, {'HSET', 6}, {'HDEL', 6}}
+
+-- Carry out the nine sections of changes that begin at args[at]; returns where the outputs begin, and the outbox's count.
+local function change(keys, meta, mark, args, at)
+  local section, posted = 0, tonumber(meta[8] or '0')
+  for length in string.gmatch(args[8], '%d+') do
+    section = section + 1
+    local last = at + tonumber(length) - 1
+    if last >= at then
+      if section <= 6 then
+        in_pieces(DELTAS[section][1], keys[DELTAS[section][2]], args, at, last)
+      elseif section == 7 then
+        close_sessions(keys[7], args, at, last, redis.call('TIME')[1])
+      elseif section == 8 then
+        posted = write_outbox(keys[9], posted, mark, args, at, last)
+      else
+        write_dead(keys[10], args, at, last)
+      end
+    end
+    at = last + 1
+  end
+  return at, posted
+end
 
 local function commit(keys, args)
   local meta = redis.call('HMGET', keys[1], 'token', 'version', 'cursor', 'last', 'bytes', 'strikes', 'marked', 'posted',
     'created')
   local count = tonumber(args[7])
-  local reason = refusal(keys[3], meta, args, 8, count)
+  local reason = refusal(keys[3], meta, args, 9, count)
   if reason == 'version' and tonumber(meta[2]) == tonumber(args[2]) + 1 then return {2, meta[2], meta[4] or '0-0'} end
   if reason then return {0, reason} end
 
@@ -106,29 +129,17 @@ local function commit(keys, args)
     redis.call('HDEL', keys[1], 'created')
     meta[5] = '0'
   end
-  local first, last = 8, 7 + count
-  for n = 1, 6 do
-    first, last = last + 2, last + 1 + tonumber(args[last + 1])
-    if last >= first then in_pieces(DELTAS[n][1], keys[DELTAS[n][2]], args, first, last) end
-  end
-  first, last = last + 2, last + 1 + tonumber(args[last + 1])
-  if last >= first then close_sessions(keys[7], args, first, last, redis.call('TIME')[1]) end
-  first, last = last + 2, last + 1 + tonumber(args[last + 1])
-  local posted = write_outbox(keys[9], tonumber(meta[8] or '0'), mark, args, first, last)
-  first, last = last + 2, last + 1 + tonumber(args[last + 1])
-  write_dead(keys[10], args, first, last)
-  first, last = last + 2, last + 1 + tonumber(args[last + 1])
-  local last_id, bytes = show(keys, meta, mark, args, first, last, old_cursor, cursor)
-
-  local fields = {'version', version .. '', 'cursor', cursor, 'last', last_id, 'bytes', bytes .. ''}
-  if args[6] ~= '1' and not meta[9] then fields[9], fields[10] = 'created', '1' end
-  if posted > 0 then fields[#fields + 1], fields[#fields + 2] = 'posted', posted .. '' end
+  local outputs, posted = 9 + count, 0
+  if args[8] ~= '' then outputs, posted = change(keys, meta, mark, args, outputs) end
+  local last_id, bytes = show(keys, meta, mark, args, outputs, #args, old_cursor, cursor)
+  redis.call('HSET', keys[1], 'version', version .. '', 'cursor', cursor, 'last', last_id, 'bytes', bytes .. '')
+  if args[6] ~= '1' and not meta[9] then redis.call('HSET', keys[1], 'created', '1') end
+  if posted > 0 then redis.call('HSET', keys[1], 'posted', posted .. '') end
   if meta[7] and tonumber(cursor) >= tonumber(meta[7]) then
     redis.call('HDEL', keys[1], 'try', 'strikes', 'marked')
   elseif meta[7] then
     redis.call('HSET', keys[1], 'try', (tonumber(cursor) + 1) .. '', 'strikes', count > 0 and '0' or meta[6])
   end
-  redis.call('HSET', keys[1], unpack(fields))
   if count > 0 then redis.call('HSET', keys[7], '@', cursor) end
   if args[3] ~= '0' then redis.call('SET', keys[2], args[4] .. ':' .. args[1], 'PX', args[3]) end
   if args[5] ~= '0' then

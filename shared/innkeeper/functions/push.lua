@@ -23,81 +23,84 @@ local function session_letter(row, kind, number, generation)
   return 'a', number, row.generation, row.state
 end
 
+-- Kinds that the backlog cap holds back; all others are always accepted.
+local CAPPED = {join = true, text = true, binary = true, request = true, post = true}
+
+local function session_row(sessions, session)
+  local last, generation, state =
+    string.match(redis.call('HGET', sessions, 's:' .. session) or '', '^(%d+) (%d+) (%a+)')
+  return last and {last = tonumber(last), generation = tonumber(generation), state = state}
+end
+
 local function push(keys, args)
   local inbox, sessions, lock, bell = keys[1], keys[2], keys[3], keys[4]
   local edge_row = 'e:' .. args[1]
-  local capped = {join = true, text = true, binary = true, request = true, post = true}
-  local head = redis.call('HMGET', sessions, '#', '@', edge_row)
-  local time = redis.call('TIME')
-  local seconds, count = tonumber(time[1]), (#args - 4) / 6
-  local stamp = time[1] .. string.format('%06d', tonumber(time[2]))
-  local batch, row_first, row_letters = string.match(head[3] or '', '^(%S+) (%d+) (%S+)')
-  if batch == 'closed' or seconds * 1000 - tonumber(args[3]) > 300000 then
+  local head, time = redis.call('HMGET', sessions, '#', '@', edge_row), redis.call('TIME')
+  local batch, row_first, row_letters
+  if head[3] then batch, row_first, row_letters = string.match(head[3], '^(%S+) (%d+) (%S+)') end
+  if batch == 'closed' or tonumber(time[1]) * 1000 - tonumber(args[3]) > 300000 then
     return redis.error_reply('EDGE_CLOSED this edge was declared dead or silent for 5 minutes')
   end
   local owner = redis.call('GET', lock)
-  if batch and tonumber(args[2]) < tonumber(batch) then return {string.rep('o', count), 0, owner or '', 1} end
   if batch == args[2] then
     return {row_letters, tonumber(row_first), owner or '', owner and redis.call('SPUBLISH', bell, '') or 0}
   end
+  if batch and tonumber(args[2]) < tonumber(batch) then
+    return {string.rep('o', (#args - 4) / 6), 0, owner or '', 1}
+  end
 
   local hash, cursor, absent = counters(inbox, head[1], head[2])
-  local before, backlog, cap, busy = hash, hash - cursor, tonumber(args[4]), false
-  local letters, accepted, rows, changed = {}, {}, {}, {}
+  local before, busy_at, busy = hash, cursor + tonumber(args[4]), false
+  local stamp = '-' .. time[1] .. string.sub('00000' .. time[2], -6)
+  local letters, ids, rows = '', {}, nil
   for i = 5, #args, 6 do
     local kind, session, letter = args[i], args[i + 2], 'a'
     local row, last, generation, state
     if session ~= '' then
-      row = rows[session]
-      if row == nil then
-        local l, g, s = string.match(redis.call('HGET', sessions, 's:' .. session) or '', '^(%d+) (%d+) (%a+)')
-        row = l and {last = tonumber(l), generation = tonumber(g), state = s} or false
-        rows[session] = row
-      end
+      rows = rows or {}
+      row = rows[session] or session_row(sessions, session)
       letter, last, generation, state = session_letter(row, kind, tonumber(args[i + 3]), tonumber(args[i + 4]))
-      if kind == 'join' and row then kind = 'resume' end
+      if kind == 'join' and row then kind, args[i] = 'resume', 'resume' end
     elseif absent and hash == before and kind == 'leave' then
       letter = 'u'
     end
-    if letter == 'a' and capped[kind] and (busy or backlog >= cap) then letter, busy = 'b', true end
+    if letter == 'a' and CAPPED[kind] and (busy or hash >= busy_at) then letter, busy = 'b', true end
     if letter == 'a' then
-      hash, backlog = hash + 1, backlog + 1
-      accepted[#accepted + 1] = {i, kind}
-      if session ~= '' then
-        rows[session] = {last = last, generation = generation, state = state}
-        changed[session] = rows[session]
+      hash = hash + 1
+      ids[i] = hash .. stamp
+      if session ~= '' then rows[session] = {last = last, generation = generation, state = state} end
+    end
+    letters = letters .. letter
+  end
+  if absent and hash == before then return {letters, 0, owner or '', 0} end
+
+  if not owner then redis.call('PERSIST', inbox) redis.call('PERSIST', sessions) end
+  local index, data, n = {}, {}, 0
+  for i = 5, #args, 6 do
+    local id = ids[i]
+    if id then
+      local kind, connection, session = args[i], args[i + 1], args[i + 2]
+      n = n + 1
+      data[n] = args[i + 5]
+      if session == '' then
+        redis.call('XADD', inbox, id, 't', kind, 'c', connection, 'e', args[1], 'd', data[n])
+        index[n] = id .. ' ' .. kind .. ' ' .. connection .. ' ' .. args[1] .. ' - 0 0 ' .. #data[n]
+      else
+        redis.call('XADD', inbox, id, 't', kind, 'c', connection, 'e', args[1], 'd', data[n],
+          's', session, 'n', args[i + 3], 'g', args[i + 4])
+        index[n] = table.concat({id, kind, connection, args[1], session, args[i + 3], args[i + 4], #data[n]}, ' ')
       end
     end
-    letters[#letters + 1] = letter
   end
-  letters = table.concat(letters)
-  if absent and #accepted == 0 then return {letters, 0, owner or '', 0} end
-
-  local first = #accepted > 0 and before + 1 or 0
-  local fields = {'#', int(hash), edge_row, args[2] .. ' ' .. int(first) .. ' ' .. letters .. ' ' .. time[1]}
-  if not head[2] then fields[5], fields[6] = '@', int(cursor) end
-  for session, row in pairs(changed) do
-    fields[#fields + 1] = 's:' .. session
-    fields[#fields + 1] = int(row.last) .. ' ' .. int(row.generation) .. ' ' .. row.state .. ' ' .. time[1]
+  local first = n > 0 and before + 1 or 0
+  redis.call('HSET', sessions, '#', hash .. '', edge_row, args[2] .. ' ' .. first .. ' ' .. letters .. ' ' .. time[1])
+  if not head[2] then redis.call('HSET', sessions, '@', cursor .. '') end
+  for session, row in pairs(rows or {}) do
+    redis.call('HSET', sessions, 's:' .. session,
+      row.last .. ' ' .. row.generation .. ' ' .. row.state .. ' ' .. time[1])
   end
-  if not owner then redis.call('PERSIST', inbox) redis.call('PERSIST', sessions) end
-  local index, bodies, size = {}, {}, 0
-  for n, event in ipairs(accepted) do
-    local i, kind = event[1], event[2]
-    local id, data = int(before + n) .. '-' .. stamp, args[i + 5]
-    if args[i + 2] == '' then
-      redis.call('XADD', inbox, id, 't', kind, 'c', args[i + 1], 'e', args[1], 'd', data)
-      index[n] = id .. ' ' .. kind .. ' ' .. args[i + 1] .. ' ' .. args[1] .. ' - 0 0 ' .. #data
-    else
-      redis.call('XADD', inbox, id, 't', kind, 'c', args[i + 1], 'e', args[1], 'd', data,
-        's', args[i + 2], 'n', args[i + 3], 'g', args[i + 4])
-      index[n] = table.concat({id, kind, args[i + 1], args[1], args[i + 2], args[i + 3], args[i + 4], #data}, ' ')
-    end
-    bodies[n], size = data, size + #data + #index[n]
-  end
-  in_pieces('HSET', sessions, fields, 1, #fields)
   if not owner then return {letters, first, '', 0} end
-  local news = ''
-  if #accepted > 0 and size < 12000 then news = table.concat(index, ' ') .. '\n' .. table.concat(bodies) end
+  local news = table.concat(index, ' ') .. '\n' .. table.concat(data)
+  if n == 0 or #news > 12000 then news = '' end
   return {letters, first, owner, redis.call('SPUBLISH', bell, news)}
 end

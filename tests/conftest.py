@@ -1,0 +1,57 @@
+"""Fixtures of all tests: one private valkey-server per test process, a link to it, and a room of the test's own."""
+
+import uuid
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+
+from harness.acts import Listener, RoomActs
+from harness.valkey import Valkey
+from innkeeper.address import Address
+from innkeeper.functions.library import load_library
+from innkeeper.redis_client import Link, connector
+
+
+@pytest.fixture(scope="session")
+def valkey() -> Iterator[Valkey]:
+    """A server that this test process shares; tests use rooms of their own on it."""
+    server = Valkey()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def own_valkey() -> Iterator[Valkey]:
+    """A server for one test, which may kill, stop or fill it."""
+    server = Valkey()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+async def link(valkey: Valkey) -> AsyncIterator[Link]:
+    """Commands to the shared server, with the functions loaded."""
+    link = Link(connector(valkey.url, timeout_s=5), timeout_s=5, name="test")
+    await load_library(link)
+    yield link
+    await link.close()
+
+
+@pytest.fixture
+def address() -> Address:
+    """A room that no other test uses."""
+    return Address("test", uuid.uuid4().hex)
+
+
+@pytest.fixture
+def room(link: Link, address: Address) -> RoomActs:
+    """The acts on a room that no other test uses."""
+    return RoomActs(link, address)
+
+
+@pytest.fixture
+async def listener(valkey: Valkey) -> AsyncIterator[Listener]:
+    """Ears on the shared server."""
+    listener = Listener(connector(valkey.url, timeout_s=5))
+    yield listener
+    await listener.subscriber.close()
