@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+
 from harness.house import House, until
 
 NODE = Path(__file__).parents[1] / "node"
@@ -67,8 +68,8 @@ async def test_partysocket(house: House, node: str) -> None:
     other = await house.join("rawecho/party")
     await until(lambda: house.redis.hlen("inn:{rawecho/party}:members"), "the first member")
     process = await asyncio.create_subprocess_exec(
-        node, "partysocket_chat.js", f"127.0.0.1:{house.edges[0].facts['port']}", "rawecho", "party", "ann", "one", "two",
-        cwd=NODE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
+        node, "partysocket_chat.js", f"127.0.0.1:{house.edges[0].facts['port']}", "rawecho", "party", "ann",
+        "one", "two", cwd=NODE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
     )  # fmt: skip
     await other.expect(lambda f: f == b"\x00\xff\x07", "the bytes", timeout_s=20)
     assert [frame for frame in other.got if isinstance(frame, str)] == ["one", "two"]

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+
 from harness.house import Client, House, until
 
 ROOMS = 6
@@ -46,12 +47,7 @@ async def check_rooms(clients: dict[str, list[Client]], count: int) -> None:
     for room, members in clients.items():
         expected = count * len(members)
         for client in members:
-            await until(
-                lambda c=client: c.numbered() and c.numbered()[-1][0] >= expected,
-                f"{client.name} in {room} gets number {expected}",
-                timeout_s=30,
-                seen=client.numbered()[-3:],
-            )
+            await client.numbers(expected)
         reference = members[0].numbered()
         assert [n for n, _, _ in reference] == list(range(1, expected + 1)), room
         for client in members:
@@ -97,7 +93,7 @@ async def test_edge_of_half_the_clients_killed(house: House) -> None:
         lost = [c for n, c in enumerate(members) if n % 2 == 1]
         for client in stayed:
             for other in lost:
-                await client.expect(lambda f, o=other: f == {"gone": o.name}, f"the leave of {other.name}")
+                await client.expect({"gone": other.name}.__eq__, f"the leave of {other.name}")
         reference = stayed[0].numbered()
         assert [n for n, _, _ in reference] == list(range(1, len(reference) + 1))
         for client in stayed:

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 import orjson
 import redis.asyncio
@@ -78,9 +78,9 @@ class House:
         self.workers: list[Role] = []
         self.clients: list[Client] = []
 
-    async def __aenter__(self) -> "House":
+    async def __aenter__(self) -> Self:
         self.valkey = Valkey(persist=self._persist)
-        self.redis = redis.asyncio.Redis.from_url(self.valkey.url)
+        self.redis: Any = redis.asyncio.Redis.from_url(self.valkey.url)
         try:
             for _ in range(self._counts[1]):
                 await self.add_worker()
@@ -166,6 +166,23 @@ class Client:
     def numbered(self) -> list[tuple[int, str, int]]:
         """Return the ledger's entries this client got: (n, from, i)."""
         return [(f["n"], f["from"], f["i"]) for f in self.got if isinstance(f, dict) and "n" in f]
+
+    async def numbers(self, count: int, *, timeout_s: float = 30) -> None:
+        """Wait until this client got the ledger's entry with that number, or a later one."""
+        await until(
+            lambda: self.numbered() and self.numbered()[-1][0] >= count,
+            f"{self.name} gets number {count}",
+            timeout_s=timeout_s,
+            seen=self.got[-3:],
+        )
+
+    async def big_frames(self, count: int) -> None:
+        """Wait until this client got that many big frames."""
+        await until(lambda: sum("big" in frame for frame in self.got) >= count, f"{self.name} gets {count} big frames")
+
+    async def last(self, frame: Any) -> None:
+        """Wait until the last thing this client got is that frame, of the same type."""
+        await until(lambda: self.got[-1:] == [frame] and type(self.got[-1]) is type(frame), repr(frame), seen=self.got)
 
     async def expect(self, check: Callable[[Any], bool], what: str, *, timeout_s: float = 15) -> Any:
         """Return the first frame that passes the check, waiting for it."""

@@ -96,7 +96,7 @@ class Model:
         actions = (
             (self.say, 8), (self.speak, 6), (self.flush, 16), (self.own, 6), (self.read, 8), (self.commit, 16),
             (self.give_back, 2), (self.renew, 2), (self.expire, 2), (self.crash, 1), (self.reap, 1),
-            (self.deliver_late, 6),
+            (self.deliver_late, 10),
         )  # fmt: skip
         chosen = self.random.choices([act for act, _ in actions], [weight for _, weight in actions], k=steps)
         for action in chosen:
@@ -112,7 +112,7 @@ class Model:
             return False, None
         reply = await self.room.ask(command)
         self.witness(kind, reply)
-        if self.random.random() < 0.15:
+        if self.random.random() < (0.4 if kind == "commit" else 0.15):
             self.late.append((kind, command))
         return fate > 0.3, reply
 
@@ -122,11 +122,10 @@ class Model:
             claimed = functions.read_claimed(reply)
             if isinstance(claimed, Claimed) and claimed.token not in self.released:
                 self.token = claimed.token
-        elif kind == "release":
-            if functions.read_released(reply).released:
-                self.released.add(self.token)
-                self.token = ""
-                self.faults["released"] += 1
+        elif kind == "release" and functions.read_released(reply).released:
+            self.released.add(self.token)
+            self.token = ""
+            self.faults["released"] += 1
 
     # --- edges ----------------------------------------------------------------------------------------------------
     async def say(self) -> None:

@@ -17,7 +17,7 @@ class Ledger(Room):
         self.broadcast({"came": conn.user.name})
 
     async def on_message(self, conn: Connection, message: Any) -> None:
-        """Number it and show it to all, with the time it was handled; a ``wait`` holds the handler for that many seconds first."""
+        """Number it and show it to all, with the time it was handled; ``wait`` holds the handler first (seconds)."""
         if wait_s := message.get("wait"):
             await asyncio.sleep(wait_s)
         self.state["n"] += 1
@@ -67,6 +67,8 @@ class Trouble(Room):
             case "count":
                 self.state["count"] = self.state.get("count", 0) + 1
                 self.broadcast({"count": self.state["count"], "broken": self.state.get("broken", False)})
+            case _:
+                raise ValueError(message["do"])
 
 
 class Rawecho(Room):

@@ -14,10 +14,9 @@ from hypothesis import strategies as st
 
 from harness.rawsocket import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, close_frame, frame
 from innkeeper.close_codes import INVALID_UTF8, PROTOCOL_ERROR, TOO_BIG, TOO_MANY_FRAGMENTS, CloseCode
-from innkeeper_edge import guarded_socket
 from innkeeper_edge.frames import encode_close
 from innkeeper_edge.guard import FrameGuard, is_utf8
-from innkeeper_edge.guarded_socket import GuardedSocket
+from innkeeper_edge.guarded_socket import GuardedSocket, install
 
 LIMIT_BYTES = 300
 
@@ -461,9 +460,7 @@ async def test_client_gone_before_the_handshake() -> None:
     request = make_mocked_request("GET", "/")
     request.protocol.transport = None
     with pytest.raises(ConnectionResetError):
-        await guarded_socket.install(
-            request, web.WebSocketResponse(compress=False), max_message_bytes=1, on_violation=print
-        )
+        await install(request, web.WebSocketResponse(compress=False), max_message_bytes=1, on_violation=print)
 
 
 class Socket(web.WebSocketResponse[bool]):
@@ -482,13 +479,13 @@ class Socket(web.WebSocketResponse[bool]):
 async def test_deflate_is_refused() -> None:
     """A socket that would offer deflate is an error of the programmer, told before the handshake."""
     with pytest.raises(RuntimeError, match="make the WebSocketResponse with compress=False"):
-        await guarded_socket.install(make_mocked_request("GET", "/"), Socket(), max_message_bytes=1, on_violation=print)
+        await install(make_mocked_request("GET", "/"), Socket(), max_message_bytes=1, on_violation=print)
 
 
 async def test_guard_stands_before_the_reader() -> None:
     """The connection is given the guard in place of the reader, and its other arguments as they were."""
     request = make_mocked_request("GET", "/")
-    await guarded_socket.install(request, Socket(compress=False), max_message_bytes=1, on_violation=print)
+    await install(request, Socket(compress=False), max_message_bytes=1, on_violation=print)
     (parser,), others = request.protocol.set_parser.call_args  # type: ignore[attr-defined]
     assert isinstance(parser, FrameGuard)
     assert others == {"data_received_cb": None}
@@ -499,4 +496,4 @@ async def test_an_aiohttp_that_works_otherwise_is_noticed() -> None:
     socket = Socket(compress=False)
     socket.hands_over = False
     with pytest.raises(RuntimeError, match=r"the frame guard is not in place: prepare\(\) did not call"):
-        await guarded_socket.install(make_mocked_request("GET", "/"), socket, max_message_bytes=1, on_violation=print)
+        await install(make_mocked_request("GET", "/"), socket, max_message_bytes=1, on_violation=print)
