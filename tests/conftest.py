@@ -4,12 +4,17 @@ import uuid
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from harness.acts import Listener, RoomActs
 from harness.valkey import Valkey
 from innkeeper.address import Address
 from innkeeper.functions.library import load_library
 from innkeeper.redis_client import Link, connector
+
+# Tests share two cores: a slow example says nothing about the code.
+settings.register_profile("innkeeper", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("innkeeper")
 
 
 @pytest.fixture(scope="session")

@@ -72,6 +72,23 @@ class Turn:
     in_bytes: int = 0
     out_bytes: int = 0
 
+    def clear(self) -> None:
+        """Empty it for the next turn, once its commit has been built."""
+        self.consumed = []
+        self.outputs = []
+        self.in_bytes = self.out_bytes = 0
+        if not self.changes_nothing:
+            self.state_set = {}
+            self.state_del = set()
+            self.members_set = {}
+            self.members_del = set()
+            self.timers_set = {}
+            self.timers_del = set()
+            self.sessions_closed = []
+            self.outbox = []
+            self.dead = []
+        self.destroy = False
+
     def consume(self, event: InboxEvent) -> None:
         """Count an event as handled by this turn."""
         self.consumed.append(event.id)
@@ -119,6 +136,7 @@ class Turn:
             or self.timers_del
             or self.sessions_closed
             or self.outbox
+            or self.destroy
         )
 
     @property

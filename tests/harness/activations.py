@@ -48,10 +48,14 @@ class Stage:
         entry_id = b"%d-%d" % (self.iseq, self.iseq)
         return InboxEvent(entry_id, self.iseq, kind.encode(), connection.encode(), edge.encode(), b"", 0, 0, data)
 
+    def take_turn(self) -> Turn:
+        """Return the turn so far and start another, as a commit would."""
+        return take_turn(self.activation)
+
     async def handle(self, kind: str, connection: str = "c1", data: bytes = b"", edge: str = "e1") -> Turn:
         """Run one event; return its turn."""
         await self.activation.handle(self.event(kind, connection, data, edge))
-        return self.activation.take_turn()
+        return self.take_turn()
 
     async def join(self, connection: str = "c1", *, name: str = "u", edge: str = "e1") -> Turn:
         """Let a connection join; return its turn."""
@@ -67,11 +71,17 @@ class Stage:
         return list(self.activation.context.members)
 
 
+def take_turn(activation: Activation) -> Turn:
+    """Return an activation's turn so far and start another, as a commit would."""
+    turn, activation.turn = activation.turn, Turn()
+    return turn
+
+
 async def staged(room_class: type[Room], **options: Any) -> Stage:
     """Return a stage whose room is started."""
     stage = Stage(room_class, **options)
     await stage.activation.start()
-    stage.activation.take_turn()
+    stage.take_turn()
     return stage
 
 

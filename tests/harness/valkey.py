@@ -1,4 +1,4 @@
-"""A private valkey-server for tests: started on a unix socket in its own folder, ended by its pid."""
+"""A private valkey-server for tests: started on a free loopback port in its own folder, ended by its pid."""
 
 import shutil
 import signal
@@ -18,12 +18,18 @@ class Valkey:
         self.folder = Path(tempfile.mkdtemp(prefix="inn-valkey-"))
         self._options = options
         self._persist = persist
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
-        self.url = f"redis://127.0.0.1:{self.port}/0"
         self.process: subprocess.Popen[bytes] | None = None
-        self.start()
+        for attempt in range(5):
+            with socket.socket() as probe:
+                probe.bind(("127.0.0.1", 0))
+                self.port = probe.getsockname()[1]
+            try:
+                self.start()
+                break
+            except RuntimeError:  # somebody took the port in between
+                if attempt == 4:
+                    raise
+        self.url = f"redis://127.0.0.1:{self.port}/0"
 
     def start(self) -> None:
         """Start the server and wait until it answers."""
@@ -42,12 +48,16 @@ class Valkey:
         while True:
             try:
                 with socket.create_connection(("127.0.0.1", self.port), timeout=1) as connection:
+                    connection.sendall(b"INFO server\r\n")
+                    is_ours = b"\r\nprocess_id:%d\r\n" % self.process.pid in connection.recv(65_536)
                     connection.sendall(b"PING\r\n")
-                    if connection.recv(100).startswith(b"+PONG"):
+                    if is_ours and connection.recv(100).startswith(b"+PONG"):  # else it may be loading its data
                         return
             except OSError:
                 pass
             if time.monotonic() > deadline or self.process.poll() is not None:
+                self.process.kill()
+                self.process.wait()
                 raise RuntimeError("valkey-server did not start")
             time.sleep(0.01)
 

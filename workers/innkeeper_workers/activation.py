@@ -129,11 +129,6 @@ class Activation:
         """Make every later call of the running hook raise TurnClosed."""
         self.context.sealed = reason
 
-    def take_turn(self) -> Turn:
-        """Return what is to be committed and start the next turn."""
-        turn, self.turn = self.turn, Turn()
-        return turn
-
     def tell_all(self, error: str) -> None:
         """Send an error frame to all members (json rooms only)."""
         if self.context.codec == "json":

@@ -330,6 +330,13 @@ class Fleet:
             log.debug("error of a room not noted: %s", error)
 
     # --- who may run a handler ------------------------------------------------------------------------------------
+    def enter(self, owner: Owner, now_s: float) -> bool:
+        """Let the owner start handlers if nothing speaks against it; else it asks :meth:`may_handle`."""
+        if self._alone is not None or now_s - owner.confirmed_at_s > self.times.stop_handling_ms / 1000:
+            return False
+        self._handling.add(owner)
+        return True
+
     async def may_handle(self, owner: Owner, *, alone: bool) -> None:
         """Return when the owner may start handlers: its lease was confirmed lately, and nobody asked to be alone."""
         limit_s = self.times.stop_handling_ms / 1000

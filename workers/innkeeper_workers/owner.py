@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections import deque
+from collections.abc import Awaitable
 from typing import TYPE_CHECKING
 
 from innkeeper import functions
@@ -13,7 +14,7 @@ from innkeeper.keys import RoomKeys
 from innkeeper.lease import RESUME_WINDOW_MS
 from innkeeper.redis_client import Command, Reply
 from innkeeper.room import Room
-from innkeeper.turn import TRIM_EVERY_BYTES, TRIM_EVERY_COMMITS, TURN_EVENTS, RecentOutputs, Turn
+from innkeeper.turn import TRIM_EVERY_BYTES, TRIM_EVERY_COMMITS, TURN_EVENTS, RecentOutputs
 from innkeeper.wire import InboxEvent, read_inbox_entry
 from innkeeper_workers.activation import Activation
 
@@ -69,7 +70,7 @@ class Owner:
         self._pending: deque[InboxEvent] = deque()
         self._must_read = True
         self._news = asyncio.Event()
-        self._in_flight: asyncio.Task[None] | None = None
+        self._in_flight: asyncio.Future[None] | None = None
         self._cut_timer: asyncio.TimerHandle | None = None
         self._untrimmed_bytes = 0
         self._recent = RecentOutputs()
@@ -132,7 +133,7 @@ class Owner:
                     if await self._release():
                         return
                 elif not self.activation.turn.is_empty:
-                    await self._commit(self.activation.take_turn())  # what on_create and on_start did
+                    await self._committed()  # what on_create and on_start did
                 else:
                     self._news.clear()
                     if not self._must_read:
@@ -154,7 +155,7 @@ class Owner:
                 self._shows_error = True
                 await self.fleet.note_error(self.keys, f"{type(error).__name__}: {error}")
                 self.activation.tell_all("room_unavailable")
-                await self._commit(self.activation.take_turn())
+                await self._committed()
                 if await self._pause_start(wait_s):
                     wait_s = min(wait_s * 2, _START_BACKOFF_MOST_S)
                 continue
@@ -191,10 +192,14 @@ class Owner:
         loop, activation = self.fleet.loop, self.activation
         marked = self._pending[0].iseq <= self.marked_iseq
         if marked and not self._tried:
-            await self._commit(activation.take_turn(), even_empty=True)  # notes `try` before the handler starts
+            await self._committed(even_empty=True)  # notes `try` before the handler starts
             self._tried = True
-        await self.fleet.may_handle(self, alone=marked and self.strikes == 1)
-        until_s = loop.time() + _TURN_S
+        now_s = loop.time()
+        alone = marked and self.strikes == 1
+        if alone or not self.fleet.enter(self, now_s):
+            await self.fleet.may_handle(self, alone=alone)
+            now_s = loop.time()
+        until_s = now_s + _TURN_S
         while self._pending:
             event = self._pending.popleft()
             self.inside = event
@@ -214,7 +219,12 @@ class Owner:
         if self._in_flight is not None:
             await self._in_flight
             self._in_flight = None
-        await self._commit(activation.take_turn())
+        await self._committed()
+
+    async def _committed(self, *, even_empty: bool = False) -> None:
+        answer = self._commit(even_empty=even_empty)
+        if answer is not None:
+            await answer
 
     def _on_suspend(self) -> None:
         """A hook waits: commit what earlier events did, and see that it ends."""
@@ -223,8 +233,8 @@ class Owner:
         self._cut_timer = self.fleet.loop.call_later(self.room_class.handler_s, self._cut)
         if self._in_flight is not None and self._in_flight.done() and self._in_flight.exception() is None:
             self._in_flight = None
-        if self._in_flight is None and not self.activation.is_partial and not self.activation.turn.is_empty:
-            self._in_flight = asyncio.create_task(self._commit(self.activation.take_turn()))
+        if self._in_flight is None and not self.activation.is_partial and (answer := self._commit()) is not None:
+            self._in_flight = asyncio.ensure_future(answer)
             self._in_flight.add_done_callback(self._early_commit_done)
 
     def _on_resume(self) -> None:
@@ -232,7 +242,7 @@ class Owner:
             self._cut_timer.cancel()
             self._cut_timer = None
 
-    def _early_commit_done(self, task: asyncio.Task[None]) -> None:
+    def _early_commit_done(self, task: asyncio.Future[None]) -> None:
         """The commit under a waiting hook was refused: the hook's room is lost, stop it."""
         if not task.cancelled() and isinstance(task.exception(), LeaseLost):
             self.drop("the room was lost to another owner")
@@ -244,43 +254,47 @@ class Owner:
         self.fleet.cut(self, {event.id: why} if event is not None else {})
 
     # --- Redis ----------------------------------------------------------------------------------------------------
-    async def _commit(self, turn: Turn, *, even_empty: bool = False) -> None:
-        """Commit a turn; resends it unchanged until there is an answer.
+    def _commit(self, *, even_empty: bool = False) -> Awaitable[None] | None:
+        """Build the commit of the turn so far, and return what to await for its answer; None where it is empty.
+
+        The turn is the next one's from here on. Awaiting resends the commit unchanged until there is an answer.
 
         Raises:
-            LeaseLost: Refused; nothing was written.
+            LeaseLost: (when awaited) Refused; nothing was written.
         """
+        turn = self.activation.turn
         if turn.is_empty and not even_empty:
-            return
-        fleet, loop = self.fleet, self.fleet.loop
+            return None
+        fleet = self.fleet
         self._untrimmed_bytes += turn.out_bytes
         trim = (self.version + 1) % TRIM_EVERY_COMMITS == 0 or self._untrimmed_bytes > TRIM_EVERY_BYTES
         if trim:
             self._untrimmed_bytes = 0
-        sent_at_s = loop.time()
+        sent_at_s = fleet.loop.time()
         self._recent.add(len(turn.outputs), sent_at_s)
         extend = sent_at_s - self.lease_sent_at_s > fleet.times.renew_ms / 2000
         if extend:
             self.lease_sent_at_s = sent_at_s
-        reply = await self._ask(
-            functions.commit(
-                self.keys,
-                token=self.token,
-                version=self.version,
-                worker=fleet.incarnation,
-                lease_ms=fleet.times.lease_ms if extend else 0,
-                keep_outputs=self._recent.keep_count if trim else 0,
-                turn=turn,
-            )
+        command = functions.commit(
+            self.keys,
+            token=self.token,
+            version=self.version,
+            worker=fleet.incarnation,
+            lease_ms=fleet.times.lease_ms if extend else 0,
+            keep_outputs=self._recent.keep_count if trim else 0,
+            turn=turn,
         )
-        committed = functions.read_committed(reply)
+        turn.clear()
+        return self._confirm(command, sent_at_s if extend else 0.0)
+
+    async def _confirm(self, command: Command, extended_at_s: float) -> None:
+        committed = functions.read_committed(await self._ask(command))
         if not isinstance(committed, Committed):
-            fleet.refused_count += 1
+            self.fleet.refused_count += 1
             log.warning("room %s: commit refused (%s) under token %s", self.address, committed, self.token)
             raise LeaseLost(str(self.address), committed)
         self.version = committed.version
-        if extend:
-            self.confirmed_at_s = max(self.confirmed_at_s, sent_at_s)
+        self.confirmed_at_s = max(self.confirmed_at_s, extended_at_s)
 
     async def _release(self) -> bool:
         """Give the room back; False where it turned out to have backlog after all."""

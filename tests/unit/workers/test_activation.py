@@ -6,7 +6,7 @@ from typing import Any
 import orjson
 import pytest
 
-from harness.activations import Stage, row, staged
+from harness.activations import Stage, row, staged, take_turn
 from innkeeper import Connection, Event, Refused, Room, TurnClosed
 
 
@@ -184,10 +184,10 @@ async def test_events_of_one_turn_add_up() -> None:
     await activation.handle(stage.event("text", "a", b"1"))
     await activation.handle(stage.event("leave", "a"))
     await activation.handle(stage.event("join", "b", b'{"user":["u","u"]}'))
-    turn = activation.take_turn()
+    turn = take_turn(activation)
     assert [header for header, _ in turn.outputs] == [b"join 1 a", b"text +1", b"text *", b"join 4 b", b"text +4"]
     assert (set(turn.members_set), turn.members_del) == ({"b"}, {"a"})
-    assert (len(turn.consumed), activation.take_turn().is_empty) == (4, True)
+    assert (len(turn.consumed), take_turn(activation).is_empty) == (4, True)
 
 
 # --- async hooks ------------------------------------------------------------------------------------------------------
@@ -259,7 +259,7 @@ async def test_what_a_waiting_hook_did_is_not_in_the_turn_yet() -> None:
     await stage.activation.handle(stage.event("join", "c2", b'{"user":["u","u"]}'))
     task = asyncio.create_task(stage.say("late"))
     await asyncio.sleep(0)  # the hook's first step
-    early = stage.activation.take_turn()
+    early = stage.take_turn()
     assert (early.consumed, set(early.members_set)) == ([b"1-1"], {"c2"})
     assert b"late" not in early.state_set["lines"]
     gate.set()

@@ -144,7 +144,7 @@ async def test_no_error_frames_in_raw_rooms() -> None:
     stage = await staged(Raw, members={"c1": row(1)})
     turn = await stage.handle("text", data=b"x")
     stage.activation.tell_all("room_unavailable")
-    assert (turn.outputs, len(turn.dead), stage.activation.take_turn().outputs) == ([], 1, [])
+    assert (turn.outputs, len(turn.dead), stage.take_turn().outputs) == ([], 1, [])
 
 
 # --- on_error ---------------------------------------------------------------------------------------------------------
@@ -190,7 +190,7 @@ async def test_a_condemned_message() -> None:
     """An event that killed its workers or never ended is put aside unrun; its sender is told."""
     stage = await staged(Clumsy, members={"c1": row(1)})
     stage.activation.condemn(stage.event("text", data=b'"ok"'), "it killed three workers")
-    turn = stage.activation.take_turn()
+    turn = stage.take_turn()
     assert turn.outputs == [(b"text +1", b'{"error":"handler_timeout"}')]
     assert [(dead.error, dead.data) for dead in turn.dead] == [("it killed three workers", b'"ok"')]
     assert (turn.consumed, turn.state_set) == ([b"1-1"], {})
@@ -200,7 +200,7 @@ async def test_a_condemned_join_is_refused() -> None:
     """A join whose on_connect never ended leaves no socket waiting."""
     stage = await staged(Clumsy)
     stage.activation.condemn(stage.event("join", "c1", b'{"user":["u","u"]}'), "cut")
-    assert stage.activation.take_turn().outputs == [(b"refuse c1", b"4403 refused")]
+    assert stage.take_turn().outputs == [(b"refuse c1", b"4403 refused")]
     assert stage.members == []
 
 
@@ -209,5 +209,5 @@ async def test_a_condemned_leave_removes_its_members(kind: str) -> None:
     """A leave whose on_leave never ended leaves no ghost: those who are gone are out, without the hook."""
     stage = await staged(Clumsy, members={"c1": row(1), "c2": row(2, edge="e2")})
     stage.activation.condemn(stage.event(kind), "cut")
-    turn = stage.activation.take_turn()
+    turn = stage.take_turn()
     assert (turn.members_del, stage.members, len(turn.dead)) == ({"c1"}, ["c2"], 1)
