@@ -23,7 +23,7 @@ from bench.scenarios import SCENARIOS, SYSTEMS, Scenario, room_kind
 from bench.systems import System, machine_cpu_s
 
 ROOT = Path(__file__).parent.parent
-SETTLE_S = 3.0
+SETTLE_S = 14.0  # rooms go to sleep after 10 s: only then are connections idle
 IDLE_S = 2.0
 LOAD_S = 90.0
 

@@ -16,6 +16,7 @@ from innkeeper.errors import FunctionMissing, RedisReplied, RedisUnavailable
 from innkeeper.functions import PushEvent
 from innkeeper.keys import room_keys
 from innkeeper.lease import DEFAULT_TIMES, LeaseTimes
+from innkeeper.memory import Thrift
 from innkeeper.redis_client import Connect, Link
 from innkeeper.subscriber import Subscriber
 from innkeeper.wire import parse_id
@@ -60,6 +61,7 @@ class Edge:
         self.subscriber = Subscriber(connect, on_message=self._on_message, on_fresh=self._on_fresh)
         self.ingress = Ingress(self)
         self.fill_count = 0
+        self._thrift = Thrift()
         self.resync_count = 0
         self.ready = asyncio.Event()
         self._feeds: dict[Address, Feed] = {}
@@ -106,6 +108,7 @@ class Edge:
             self._withdraw(feed, member)
             raise
         member.pushed = True
+        self._thrift.count()
         self.ingress.add(feed, PushEvent("join", member.id, orjson.dumps({"user": list(user)})), member)
         return feed
 
@@ -242,6 +245,7 @@ class Edge:
         while True:
             await asyncio.sleep(_SWEEP_S)
             self._sweep_members()
+            self._thrift.settle()
             feeds = [feed for feed in self._feeds.values() if feed.chain is not None]
             for at in range(0, len(feeds), _SWEEP_PIECE):
                 try:

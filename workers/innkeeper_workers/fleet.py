@@ -15,6 +15,7 @@ from innkeeper.functions import Claimed, Held
 from innkeeper.functions.library import load_library
 from innkeeper.keys import RoomKeys, room_keys
 from innkeeper.lease import DEFAULT_TIMES, LeaseTimes
+from innkeeper.memory import Thrift
 from innkeeper.redis_client import Connect, Link
 from innkeeper.room import Room
 from innkeeper.subscriber import Subscriber
@@ -51,6 +52,7 @@ class Fleet:
         self.owners: dict[Address, Owner] = {}
         self.redis_time_ms = 0  # as of the last heartbeat
         self.out_of_memory = asyncio.Event()
+        self.thrift = Thrift()
         self.refused_count = 0
         self.takeover_count = 0
         self.draining = False
@@ -281,6 +283,7 @@ class Fleet:
         """A room's task is over: released, lost, dropped or failed."""
         replaced = self.owners.get(owner.address) is not owner
         self._forget(owner)
+        self.thrift.count()
         error = None if task.cancelled() else task.exception()
         if isinstance(error, MemoryError):
             log.critical("room %s: out of memory, this worker ends", owner.address)

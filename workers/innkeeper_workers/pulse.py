@@ -53,6 +53,7 @@ class Pulse:
             for owner in list(fleet.owners.values()):
                 if owner.is_idle and not owner.leaving:
                     owner.leave("idle")
+            fleet.thrift.settle()
             await asyncio.sleep(fleet.times.renew_ms / 1000)
 
     async def say_goodbye(self) -> None:
