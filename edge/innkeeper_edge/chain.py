@@ -3,7 +3,7 @@
 from collections import deque
 from enum import Enum, auto
 
-from innkeeper.wire import Batch, StreamId, parse_id
+from innkeeper.wire import Batch, StreamId, format_id, parse_id
 
 _KEPT_RANGES = 256
 
@@ -29,9 +29,14 @@ class Chain:
 
     def __init__(self, position: StreamId) -> None:
         self.position = position
+        self._text = format_id(position)
         self._floor = position[0]
         self._ranges: deque[tuple[int, int, int]] = deque(maxlen=_KEPT_RANGES)
         self._ranges.append((position[0], position[0], position[1]))
+
+    def follows(self, batch: Batch) -> bool:
+        """Say quickly whether a batch is the next one and complete; else ask :meth:`judge`."""
+        return batch.previous == self._text and batch.last - batch.first + 1 == len(batch.outputs)
 
     def judge(self, batch: Batch, *, young: bool) -> Verdict:
         """Say what to do with a batch that just came.
@@ -55,6 +60,7 @@ class Chain:
         if first > last:
             return
         self.position = (last, mark)
+        self._text = format_id(self.position)
         if self._ranges:
             begin, end, old_mark = self._ranges[-1]
             if old_mark == mark and end == first - 1:

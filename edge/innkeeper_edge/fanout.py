@@ -25,14 +25,16 @@ class Fanout:
 
     def deliver(self, outputs: list[Output]) -> None:
         """Send a batch of outputs in order; each socket gets one write, whatever the batch holds."""
-        live = self.live
-        if all(header == TEXT_TO_ALL for header, _ in outputs):
-            if live and outputs:
-                frames = b"".join([encode_text(body) for _, body in outputs])
-                for member in list(live.values()):
-                    member.write(frames)
-            return
-        self._deliver_mixed(outputs)
+        frames = []
+        for header, body in outputs:
+            if header != TEXT_TO_ALL:
+                self._deliver_mixed(outputs)
+                return
+            frames.append(encode_text(body))
+        if frames:
+            joined = b"".join(frames)
+            for member in list(self.live.values()):
+                member.write(joined)
 
     def _deliver_mixed(self, outputs: list[Output]) -> None:
         """Deliver a batch with addressed outputs, joins or closes: runs of broadcasts stay joined between them."""

@@ -84,8 +84,9 @@ class Feed:
     def _take(self, batch: Batch) -> None:
         chain = self.chain
         assert chain is not None  # noqa: S101 - busy until there is one
-        young = self.edge.loop.time() - self._opened_at_s < _YOUNG_S
-        verdict = chain.judge(batch, young=young)
+        verdict = Verdict.APPEND
+        if not chain.follows(batch):
+            verdict = chain.judge(batch, young=self.edge.loop.time() - self._opened_at_s < _YOUNG_S)
         if verdict is Verdict.APPEND:
             chain.advance(batch.first, batch.last, int(batch.mark))
             self.fanout.deliver(batch.outputs)

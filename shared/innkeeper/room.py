@@ -66,11 +66,20 @@ class RoomContext:
 
     def send(self, value: Any, address: bytes) -> None:
         """Encode a value and take it as an output to an address."""
+        binary, payload = self._encode(value)
+        self.outputs.append((wire.output_header(binary=binary, address=address), payload))
+
+    def send_to_all(self, value: Any) -> None:
+        """Encode a value and take it as an output to everybody."""
+        binary, payload = self._encode(value)
+        self.outputs.append((wire.BINARY_TO_ALL if binary else wire.TEXT_TO_ALL, payload))
+
+    def _encode(self, value: Any) -> tuple[bool, bytes]:
         self.check_open()
         binary, payload = codecs.encode(self.codec, value)
         if len(payload) > TURN_OUT_BYTES:
             raise OutputInvalid(f"an output of {len(payload)} bytes: at most {TURN_OUT_BYTES}")
-        self.outputs.append((wire.output_header(binary=binary, address=address), payload))
+        return binary, payload
 
 
 class Room:
@@ -156,8 +165,11 @@ class Room:
         Raises:
             OutputInvalid: The room's codec cannot send this value.
         """
-        excluded = (exclude,) if isinstance(exclude, Connection) else exclude
-        self._context.send(value, wire.address_all(conn.join for conn in excluded))
+        if exclude == ():
+            self._context.send_to_all(value)
+        else:
+            excluded = (exclude,) if isinstance(exclude, Connection) else exclude
+            self._context.send(value, wire.address_all(conn.join for conn in excluded))
 
 
 __all__ = ["Connection", "Connections", "Event", "Room", "RoomContext", "User"]

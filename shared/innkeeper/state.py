@@ -84,6 +84,11 @@ class State(MutableMapping[str, Any]):
         """The bytes as of the last settled event."""
         return self._stored
 
+    @property
+    def is_touched(self) -> bool:
+        """Whether the running event looked at or changed anything that may have to be stored."""
+        return bool(self._touched)
+
     def settle(self) -> tuple[dict[str, bytes], set[str]]:
         """End an event: return what it changed and what it deleted, and take both as stored.
 

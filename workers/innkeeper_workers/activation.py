@@ -232,6 +232,14 @@ class Activation:
     def _settle(self) -> None:
         context = self.context
         self.is_partial = True
+        if context.touched or context.state.is_touched:
+            self._settle_state()
+        if context.outputs:
+            self.turn.show(context.outputs)
+            context.outputs = []
+
+    def _settle_state(self) -> None:
+        context = self.context
         # Whatever may fail comes first; only then is anything taken as stored.
         rows = [(conn, conn.changed_row()) for conn in context.touched if conn.id in context.members]
         changed, deleted = context.state.settle()
@@ -242,9 +250,6 @@ class Activation:
         context.touched.clear()
         if changed or deleted:
             self.turn.change_state(changed, deleted)
-        if context.outputs:
-            self.turn.show(context.outputs)
-            context.outputs = []
 
     def _undo(self) -> None:
         context = self.context
