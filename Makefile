@@ -4,7 +4,7 @@ PYTHON ?= python3
 EXAMPLE ?= chat
 BIN := .venv/bin
 
-.PHONY: help dev test check lint types layers size schema format bench wheel
+.PHONY: help dev test browser check lint types layers size schema format bench wheel
 .DEFAULT_GOAL := help
 
 help: ## Show this list
@@ -15,6 +15,9 @@ dev: .venv/.ready ## Run everything here, with the rooms of EXAMPLE (default: ch
 
 test: .venv/.ready ## Run the tests; FLAGS are given to pytest
 	$(BIN)/pytest -n 2 $(FLAGS)
+
+browser: .venv/.ready ## Test the page in headless Chromium (Debian: apt-get install chromium)
+	$(BIN)/pytest -m browser tests/browser $(FLAGS)
 
 check: lint types layers size schema ## Run every check that is not a test
 

@@ -7,6 +7,7 @@ anew is reported, and a silent connection is found by its missing pong.
 import asyncio
 import contextlib
 import logging
+from collections import Counter
 from collections.abc import Callable
 
 from redis.exceptions import RedisError
@@ -48,6 +49,9 @@ class Subscriber:
         self._channel: Channel | None = None
         self._wanted: dict[bytes, asyncio.Future[None]] = {}
         self._confirmed: set[bytes] = set()
+        # SSUBSCRIBEs of each channel that Redis has not answered: after unsubscribing in between, an old answer counts
+        # for nothing.
+        self._unanswered: Counter[bytes] = Counter()
         self._fresh: set[bytes] = set()
         self._heard_at_s = 0.0
         self._outgoing: list[bytes] = []
@@ -64,7 +68,9 @@ class Subscriber:
         future = self._wanted.get(name)
         if future is None:
             future = self._wanted[name] = self._loop.create_future()
-            self._send(b"SSUBSCRIBE", name)
+            if self._channel is not None:
+                self._unanswered[name] += 1
+                self._send(b"SSUBSCRIBE", name)
         await asyncio.shield(future)
 
     def unsubscribe(self, channel: str) -> None:
@@ -115,6 +121,10 @@ class Subscriber:
                 self._on_confirmed(reply[1])
 
     def _on_confirmed(self, name: bytes) -> None:
+        self._unanswered[name] -= 1
+        if self._unanswered[name] > 0:
+            return
+        del self._unanswered[name]
         future = self._wanted.get(name)
         if future is None:
             return
@@ -146,6 +156,7 @@ class Subscriber:
             channel = self._channel = open_channel(connection, self._on_replies, self._on_lost)
             names = list(self._wanted)
             self._fresh = {name for name in names if self._wanted[name].done()}
+            self._unanswered = Counter(names)
             for at in range(0, len(names), _PIECE):
                 channel.write(b"".join(pack((b"SSUBSCRIBE", name)) for name in names[at : at + _PIECE]))
             await self._watch(channel)

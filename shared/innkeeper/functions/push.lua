@@ -60,6 +60,7 @@ local function push(keys, args)
       rows = rows or {}
       row = rows[session] or session_row(sessions, session)
       letter, last, generation, state = session_letter(row, kind, tonumber(args[i + 3]), tonumber(args[i + 4]))
+      if letter == 'g' and busy then letter = 'b' end  -- the one before it waits, so this one does
       if kind == 'join' and row then kind, args[i] = 'resume', 'resume' end
     elseif absent and hash == before and kind == 'leave' then
       letter = 'u'

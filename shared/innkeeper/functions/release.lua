@@ -7,7 +7,8 @@
 local function release(keys, args)
   local meta = redis.call('HMGET', keys[1], 'token', 'cursor', 'released')
   local mark = string.match(args[1], ':(%d+)$')
-  local hash, cursor = tonumber(redis.call('HGET', keys[7], '#') or '0'), tonumber(meta[2] or '0')
+  local counts = redis.call('HMGET', keys[7], '#', '@')
+  local hash, cursor = counters(keys[3], counts[1], counts[2]), tonumber(meta[2] or '0')
   local backlog = math.max(hash - cursor, 0)
   if meta[3] == mark and meta[1] == '' then return {1, backlog} end
   if meta[1] ~= args[1] then return {0, 'token'} end
