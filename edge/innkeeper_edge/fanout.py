@@ -21,7 +21,8 @@ class Fanout:
     def remove(self, member: Member) -> None:
         """Forget a socket."""
         self.members.pop(member.id, None)
-        self.live.pop(member.join, None)
+        if self.live.get(member.join) is member:  # after a cut history another may have the number
+            del self.live[member.join]
 
     def deliver(self, outputs: list[Output]) -> None:
         """Send a batch of outputs in order; each socket gets one write, whatever the batch holds."""

@@ -114,11 +114,20 @@ class Feed:
         while True:
             start = format_id(chain.position) if chain.position[0] else b"-"
             try:
-                entries = await self._link.call("XRANGE", self.keys.outlog, start, "+", "COUNT", _FILL_COUNT)
+                last, entries = await self._link.send(
+                    (
+                        ("HGET", self.keys.meta, "last"),
+                        ("XRANGE", self.keys.outlog, start, "+", "COUNT", _FILL_COUNT),
+                    )
+                )
+                if isinstance(entries, RedisReplied):
+                    raise entries
             except (RedisUnavailable, RedisReplied) as error:
                 log.warning("room %s: outlog not read: %s", self.address, error)
                 await asyncio.sleep(0.1)
                 continue
+            if last is not None and not isinstance(last, RedisReplied) and parse_id(last) == chain.position:
+                break  # nothing was missed; the outlog of a sleeping room may have expired
             if not self._append_entries(entries):
                 return
             if len(entries) < _FILL_COUNT:
@@ -151,8 +160,9 @@ class Feed:
         self.edge.resync_count += 1
         self._busy = True
         self._waiting.clear()
-        for member in list(self.fanout.live.values()):
-            member.close_with(RESYNC)
+        for member in list(self.fanout.members.values()):
+            member.close_with(RESYNC)  # those waiting for their join too: it may be in what was cut
+        self.fanout.live.clear()
         self.edge.spawn(self._start_over())
 
     async def _start_over(self) -> None:

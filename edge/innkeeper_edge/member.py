@@ -63,10 +63,12 @@ class Member:
         if self._socket.closing_code is not None:
             return
         transport = self._transport
-        transport.write(frames)
+        # Judged before writing: one batch may be larger than the queue, and that is not its reader's fault.
         if transport.get_write_buffer_size() > QUEUE_BYTES:
             log.info("member %s: slow reader, closed", self.id)
             self.close_with(SLOW_READER)
+        else:
+            transport.write(frames)
 
     def close(self, code: int, reason: str) -> None:
         """Close after all that was written; a peer that does not answer is cut off after two seconds."""

@@ -227,6 +227,7 @@ class Link:
         self._waiting: deque[tuple[asyncio.Future[list[Reply]], int, list[Reply], float]] = deque()
         self._flush_planned = False
         self._lost = asyncio.Event()
+        self._heard_at_s = self._checked_at_s = 0.0
         self._loop = asyncio.get_running_loop()
         self._keeper = asyncio.create_task(self._keep_open(), name=f"redis link {name}")
         self._watch = self._loop.call_later(timeout_s / 4, self._check_timeout)
@@ -289,6 +290,7 @@ class Link:
             self._channel.write(data)
 
     def _on_replies(self, replies: list[Reply]) -> None:
+        self._heard_at_s = self._loop.time()
         waiting = self._waiting
         for reply in replies:
             if not waiting:
@@ -313,8 +315,13 @@ class Link:
         self._lost.set()
 
     def _check_timeout(self) -> None:
+        now_s = self._loop.time()
+        stalled = now_s > self._checked_at_s + self._timeout_s / 2  # replies may lie in the socket unread
+        self._checked_at_s = now_s
         self._watch = self._loop.call_later(self._timeout_s / 4, self._check_timeout)
-        if self._waiting and self._channel is not None and self._loop.time() > self._waiting[0][3]:
+        if not self._waiting or self._channel is None or stalled:
+            return
+        if now_s > max(self._waiting[0][3], self._heard_at_s + self._timeout_s):
             self._channel.close()
             self._drop(f"silent for {self._timeout_s:g} s")
 
@@ -328,6 +335,9 @@ class Link:
                 await asyncio.sleep(wait_s)
                 wait_s = min(wait_s * 2, _RECONNECT_MOST_S)
                 continue
+            if self._closed:  # redis-py's connect may swallow the cancellation
+                await connection.disconnect(nowait=True)
+                return
             wait_s = _RECONNECT_FIRST_S
             self._lost.clear()
             self._channel = open_channel(connection, self._on_replies, lambda: self._drop("lost"))

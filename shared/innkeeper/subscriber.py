@@ -57,6 +57,7 @@ class Subscriber:
         self._outgoing: list[bytes] = []
         self._loop = asyncio.get_running_loop()
         self._lost = asyncio.Event()
+        self._closed = False
         self._keeper = asyncio.create_task(self._keep_open(), name=f"redis {name}")
 
     async def subscribe(self, channel: str) -> None:
@@ -90,6 +91,7 @@ class Subscriber:
 
     async def close(self) -> None:
         """Close the connection; nothing is called afterwards."""
+        self._closed = True
         self._keeper.cancel()
         await asyncio.gather(self._keeper, return_exceptions=True)
         if self._channel is not None:
@@ -149,6 +151,9 @@ class Subscriber:
                 await asyncio.sleep(wait_s)
                 wait_s = min(wait_s * 2, 0.5)
                 continue
+            if self._closed:  # redis-py's connect may swallow the cancellation
+                await connection.disconnect(nowait=True)
+                return
             wait_s = 0.02
             self._lost.clear()
             self._outgoing = []

@@ -1,5 +1,6 @@
 """One live instance of a room: runs its hooks event by event into a turn. No Redis here."""
 
+import asyncio
 import inspect
 import logging
 import traceback
@@ -226,8 +227,16 @@ class Activation:
             await self._finish(result)
 
     async def _finish(self, result: Any) -> None:
-        if inspect.isawaitable(result):
+        if not inspect.isawaitable(result):
+            return
+        try:
             await _Watched(result, self._on_suspend, self._on_resume)
+        except asyncio.CancelledError as error:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise
+            # Not this task was cancelled but something that the hook waited for: that is a failure like any other.
+            raise RuntimeError("the hook waited for something that was cancelled") from error
 
     def _settle(self) -> None:
         context = self.context

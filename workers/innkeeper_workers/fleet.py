@@ -91,12 +91,13 @@ class Fleet:
                 popped = await self.wake_link.call("BZPOPMIN", *queues, _BLOCK_S)
                 if not popped:
                     continue
+                self.consider(popped[1].decode())
                 more = await self.wake_link.call("ZPOPMIN", popped[0], _WAKES_AT_ONCE - 1)
             except (RedisUnavailable, RedisReplied) as error:
                 log.debug("wake queue: %s", error)
                 await asyncio.sleep(0.05)
                 continue
-            for name in (popped[1], *more[::2]):
+            for name in more[::2]:
                 self.consider(name.decode())
 
     async def wake(self, addresses: Iterable[Address]) -> None:
@@ -131,7 +132,9 @@ class Fleet:
         for owner in list(self.owners.values()):
             owner.drop("the worker ends")
         tasks = [owner.task for owner in self.owners.values() if owner.task is not None]
-        await asyncio.gather(*tasks, *self._tasks, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.sleep(0)  # their ends are noted, and their rooms woken
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         await self.bells.close()
         await self.wake_link.close()
         await self.link.close()
@@ -234,6 +237,9 @@ class Fleet:
             await asyncio.sleep(_STEAL_AFTER_RECONNECT_S - since_reconnect_s)
         woken_again = self._claiming[address]
         for _ in range(_LOOKS):
+            if self.draining:
+                await self.wake((address,))
+                return None
             deserted = held.subscribers <= 0
             woken_again.clear()
             if deserted:  # its owner may be new and about to subscribe: always give it the 25 ms
@@ -294,7 +300,7 @@ class Fleet:
             return
         self.bells.unsubscribe(owner.keys.bell)
         released = not task.cancelled() and error is None
-        wanted = not released or owner.leaving == "handover"
+        wanted = not released or owner.wanted or owner.leaving == "handover"
         self._spawn(self._let_go(owner, wake=wanted, pause=error is not None and not isinstance(error, LeaseLost)))
 
     async def _let_go(self, owner: Owner, *, wake: bool, pause: bool) -> None:

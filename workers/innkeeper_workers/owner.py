@@ -14,7 +14,7 @@ from innkeeper.keys import RoomKeys
 from innkeeper.lease import RESUME_WINDOW_MS
 from innkeeper.redis_client import Command, Reply
 from innkeeper.room import Room
-from innkeeper.turn import TRIM_EVERY_BYTES, TRIM_EVERY_COMMITS, TURN_EVENTS, RecentOutputs
+from innkeeper.turn import TRIM_EVERY_BYTES, TRIM_EVERY_COMMITS, TURN_EVENTS, TURN_OUT_BYTES, RecentOutputs
 from innkeeper.wire import InboxEvent, read_inbox_entry
 from innkeeper_workers.activation import Activation
 
@@ -63,12 +63,15 @@ class Owner:
         self.lease_sent_at_s = asked_at_s
         self.used_at_s = fleet.loop.time()
         self.leaving = ""
+        self.wanted = False  # whether the room wants an owner although it was released
         self.inside: InboxEvent | None = None
         self.activation = Activation(
             address, room_class, claimed, on_suspend=self._on_suspend, on_resume=self._on_resume
         )
         self._pending: deque[InboxEvent] = deque()
         self._must_read = True
+        # An answer of 1 MiB at most: a larger one would keep the link's other replies waiting.
+        self._read_count = max(1, min(TURN_EVENTS, TURN_OUT_BYTES // room_class.message_bytes))
         self._news = asyncio.Event()
         self._in_flight: asyncio.Future[None] | None = None
         self._cut_timer: asyncio.TimerHandle | None = None
@@ -155,7 +158,7 @@ class Owner:
                 self._shows_error = True
                 await self.fleet.note_error(self.keys, f"{type(error).__name__}: {error}")
                 self.activation.tell_all("room_unavailable")
-                await self._committed()
+                await self._committed(created=False)
                 if await self._pause_start(wait_s):
                     wait_s = min(wait_s * 2, _START_BACKOFF_MOST_S)
                 continue
@@ -175,7 +178,9 @@ class Owner:
 
     async def _read(self) -> None:
         self._must_read = False
-        entries = await self._ask(("XRANGE", self.keys.inbox, f"{self.read_iseq + 1}-0", "+", "COUNT", TURN_EVENTS))
+        entries = await self._ask(
+            ("XRANGE", self.keys.inbox, f"{self.read_iseq + 1}-0", "+", "COUNT", self._read_count)
+        )
         for entry_id, fields in entries:
             event = read_inbox_entry(entry_id, fields)
             if event.iseq <= self.read_iseq:
@@ -184,7 +189,7 @@ class Owner:
                 raise LeaseLost(str(self.address), "gap in the inbox")
             self._pending.append(event)
             self.read_iseq = event.iseq
-        if len(entries) == TURN_EVENTS:
+        if len(entries) == self._read_count:
             self._must_read = True
 
     async def _turn(self) -> None:
@@ -221,8 +226,8 @@ class Owner:
             self._in_flight = None
         await self._committed()
 
-    async def _committed(self, *, even_empty: bool = False) -> None:
-        answer = self._commit(even_empty=even_empty)
+    async def _committed(self, *, even_empty: bool = False, created: bool = True) -> None:
+        answer = self._commit(even_empty=even_empty, created=created)
         if answer is not None:
             await answer
 
@@ -254,7 +259,7 @@ class Owner:
         self.fleet.cut(self, {event.id: why} if event is not None else {})
 
     # --- Redis ----------------------------------------------------------------------------------------------------
-    def _commit(self, *, even_empty: bool = False) -> Awaitable[None] | None:
+    def _commit(self, *, even_empty: bool = False, created: bool = True) -> Awaitable[None] | None:
         """Build the commit of the turn so far, and return what to await for its answer; None where it is empty.
 
         The turn is the next one's from here on. Awaiting resends the commit unchanged until there is an answer.
@@ -283,6 +288,7 @@ class Owner:
             lease_ms=fleet.times.lease_ms if extend else 0,
             keep_outputs=self._recent.keep_count if trim else 0,
             turn=turn,
+            created=created,
         )
         turn.clear()
         return self._confirm(command, sent_at_s if extend else 0.0)
@@ -302,6 +308,7 @@ class Owner:
             await self._in_flight
             self._in_flight = None
         why = self.leaving
+        self._news.clear()
         reply = await self._ask(
             functions.release(
                 self.keys,
@@ -312,6 +319,8 @@ class Owner:
             )
         )
         released = functions.read_released(reply)
+        if released.backlog or self._news.is_set():
+            self.wanted = True  # something came while it was given back
         if released.ours:
             self.leaving = ""
             self._must_read = True

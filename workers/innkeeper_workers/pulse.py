@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("innkeeper.worker")
 
 _ROOMS_AT_ONCE = 200
+_ANNOUNCE_EVERY_BEATS = 8
 
 
 class Pulse:
@@ -27,6 +28,7 @@ class Pulse:
         self._first = True
         self._now_ms = 0
         self._steady_since_ms = 0
+        self._beats = 0
 
     async def beat_forever(self) -> None:
         """Say every 250 ms that this worker lives, and look who does not."""
@@ -34,6 +36,9 @@ class Pulse:
         while True:
             try:
                 await self._beat()
+                if self._beats % _ANNOUNCE_EVERY_BEATS == 0:
+                    await fleet.announce_kinds()  # a Redis that came back empty must hear of them again
+                self._beats += 1
                 await self._watch_workers()
                 await self._watch_edges()
             except FunctionMissing:
@@ -131,6 +136,9 @@ class Pulse:
                 replies = await fleet.link.send([functions.reap_edge(room_keys(room), edge=edge) for room in piece])
                 wanting = []
                 for room, reply in zip(piece, replies, strict=True):
+                    if isinstance(reply, RedisReplied):
+                        log.warning("room %s: edge %s not reaped: %s", room, edge, reply)
+                        continue
                     _, lock, receivers = functions.read_reaped(reply)
                     if not lock or not receivers:
                         wanting.append(room)
@@ -144,7 +152,13 @@ class Pulse:
         return [name.decode() for name in names]
 
     async def _rooms_of(self, key: str) -> list[Address]:
-        return [parse_address(name.decode()) for name in await self._fleet.link.call("SMEMBERS", key)]
+        rooms = []
+        for name in await self._fleet.link.call("SMEMBERS", key):
+            try:
+                rooms.append(parse_address(name.decode()))
+            except ValueError as error:
+                log.warning("%s: %s", key, error)
+        return rooms
 
 
 def _has_backlog(counts: "Reply") -> bool:

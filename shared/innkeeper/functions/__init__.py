@@ -115,17 +115,25 @@ class Committed(NamedTuple):
 
 
 def commit(
-    keys: RoomKeys, *, token: str, version: int, worker: str, lease_ms: int, keep_outputs: int, turn: Turn
+    keys: RoomKeys,
+    *,
+    token: str,
+    version: int,
+    worker: str,
+    lease_ms: int,
+    keep_outputs: int,
+    turn: Turn,
+    created: bool = True,
 ) -> Command:
     """Build the commit of a turn.
 
     ``lease_ms`` 0 leaves the lock as it is; ``keep_outputs`` 0 trims nothing, else inbox and outlog are trimmed, but
-    for that many of the newest outputs.
+    for that many of the newest outputs; ``created`` False is for a room whose on_create has not succeeded.
     """
     command: list[str | bytes | int] = [
         "FCALL", COMMIT, 11, keys.meta, keys.lock, keys.inbox, keys.state, keys.members, keys.timers, keys.sessions,
         keys.outlog, keys.outbox, keys.dead, keys.out, token, version, lease_ms, worker, keep_outputs,
-        int(turn.destroy), len(turn.consumed),
+        1 if turn.destroy else 0 if created else 2, len(turn.consumed),
     ]  # fmt: skip
     if turn.changes_nothing:
         command.append("")

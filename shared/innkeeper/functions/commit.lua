@@ -2,7 +2,7 @@
 -- KEYS  1 meta HASH, 2 lock STRING, 3 inbox STREAM, 4 state HASH, 5 members HASH, 6 timers HASH, 7 sessions HASH,
 --       8 outlog STREAM, 9 outbox STREAM, 10 dead STREAM, 11 out CHANNEL
 -- ARGV  1 token, 2 version, 3 lease (ms, 0 = leave the lock), 4 worker, 5 trim (0, or outlog entries to keep at least),
---       6 destroy 0|1, 7 count of consumed ids, 8 counts of values in the nine sections of changes, or '' for none; then
+--       6 destroy 1, room not created yet 2, else 0; 7 count of consumed ids, 8 counts of values in the nine sections of changes, or '' for none; then
 --       the ids; the changes: state set (key, JSON); state del; members set (connection, JSON); members del; timers set
 --       (name, JSON); timers del; sessions closed; outbox (type, target, data); dead (id, type, connection, data,
 --       error, traceback); and to the end the outputs (header, body)
@@ -133,7 +133,7 @@ local function commit(keys, args)
   if args[8] ~= '' then outputs, posted = change(keys, meta, mark, args, outputs) end
   local last_id, bytes = show(keys, meta, mark, args, outputs, #args, old_cursor, cursor)
   redis.call('HSET', keys[1], 'version', version .. '', 'cursor', cursor, 'last', last_id, 'bytes', bytes .. '')
-  if args[6] ~= '1' and not meta[9] then redis.call('HSET', keys[1], 'created', '1') end
+  if args[6] == '0' and not meta[9] then redis.call('HSET', keys[1], 'created', '1') end
   if posted > 0 then redis.call('HSET', keys[1], 'posted', posted .. '') end
   if meta[7] and tonumber(cursor) >= tonumber(meta[7]) then
     redis.call('HDEL', keys[1], 'try', 'strikes', 'marked')
