@@ -85,8 +85,11 @@ async def serve(redis_url: str, host: str, port: int, *, reuse_port: bool, origi
         await asyncio.wait({waiting, readying}, return_when=asyncio.FIRST_COMPLETED)
         if readying.done():
             announce_ready(port=bound)
-        await waiting
+        done, _ = await asyncio.wait({waiting, *edge.duties}, return_when=asyncio.FIRST_COMPLETED)
         readying.cancel()
+        if waiting not in done:
+            log.critical("a duty of this edge has ended: it goes, another takes its place")
+            return 1
         await listener.stop()
         await edge.drain(_DRAIN_S)
     finally:

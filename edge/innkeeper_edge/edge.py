@@ -67,14 +67,14 @@ class Edge:
         self._feeds: dict[Address, Feed] = {}
         self._by_channel: dict[bytes, Feed] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._first_beat = True
+        self._registered = asyncio.Event()  # whether this incarnation stands in inn:edges
         self._beating = asyncio.create_task(self._beat_forever(), name="heartbeat")
-        self._duties = [
+        self.duties = [
             asyncio.create_task(self.ingress.run(), name="ingress"),
             self._beating,
             asyncio.create_task(self._sweep_forever(), name="sweep"),
         ]
-        for duty in self._duties:
+        for duty in self.duties:
             duty.add_done_callback(_report)
 
     def spawn(self, work: Coroutine[Any, Any, Any]) -> None:
@@ -102,8 +102,12 @@ class Edge:
         feed.users += 1
         feed.fanout.members[member.id] = member
         try:
-            await self._index(address)
-            await feed.opened()
+            incarnation = ""
+            while incarnation != self.incarnation:  # declared dead meanwhile: once more under the new one
+                incarnation = self.incarnation
+                await self._registered.wait()
+                await self._index(address)
+                await feed.opened()
         except BaseException:
             self._withdraw(feed, member)
             raise
@@ -204,10 +208,14 @@ class Edge:
             await asyncio.sleep(self.times.heartbeat_ms / 1000)
 
     async def _beat(self) -> None:
-        command = functions.heartbeat(keys.EDGES, incarnation=self.incarnation, first=self._first_beat)
+        incarnation = self.incarnation
+        command = functions.heartbeat(keys.EDGES, incarnation=incarnation, first=not self._registered.is_set())
         alive, self.heartbeat_ms = functions.read_heartbeat((await self.link.send((command,)))[0])
-        self._first_beat = False
-        if not alive:
+        if incarnation != self.incarnation:
+            return  # the answer is about a past life
+        if alive:
+            self._registered.set()
+        else:
             self.declared_dead()
 
     async def _read_kinds(self) -> None:
@@ -223,7 +231,8 @@ class Edge:
         old = self.incarnation
         log.warning("edge %s was declared dead: closing its sockets, taking a new incarnation", old)
         self.incarnation = _new_incarnation()
-        self._first_beat = True
+        self._registered.clear()
+        self.spawn(self._beat())
         self.ingress.forget()  # nothing of the old incarnation's sockets may go out under the new one
         for feed in self._feeds.values():
             for member in list(feed.fanout.members.values()):
@@ -235,11 +244,15 @@ class Edge:
         """Let the old incarnation's members leave, also in rooms that it entered after the reaper had looked."""
         for at in range(0, len(addresses), _SWEEP_PIECE):
             piece = addresses[at : at + _SWEEP_PIECE]
-            try:
-                await self.link.send([functions.reap_edge(room_keys(room), edge=incarnation) for room in piece])
-                await self.wake(piece)
-            except RedisUnavailable as error:
-                log.warning("edge %s: %d room(s) left to the reaper: %s", incarnation, len(piece), error)
+            while True:
+                try:
+                    await self.link.send([functions.reap_edge(room_keys(room), edge=incarnation) for room in piece])
+                except RedisUnavailable as error:
+                    log.warning("edge %s: %d room(s) not left yet: %s", incarnation, len(piece), error)
+                    await asyncio.sleep(0.5)
+                else:
+                    break
+            await self.wake(piece)
 
     async def _sweep_forever(self) -> None:
         while True:
@@ -295,6 +308,7 @@ class Edge:
     # --- the end --------------------------------------------------------------------------------------------------
     async def drain(self, grace_s: float) -> None:
         """Close all sockets with 1012, push their leaves, and leave the registry."""
+        self.ready.clear()  # no request on a kept connection becomes a socket any more
         for feed in list(self._feeds.values()):
             for member in list(feed.fanout.members.values()):
                 member.close_with(RESTARTING)
@@ -312,9 +326,9 @@ class Edge:
 
     async def close(self) -> None:
         """End all duties and connections."""
-        for task in (*self._duties, *self._tasks):
+        for task in (*self.duties, *self._tasks):
             task.cancel()
-        await asyncio.gather(*self._duties, *self._tasks, return_exceptions=True)
+        await asyncio.gather(*self.duties, *self._tasks, return_exceptions=True)
         await self.subscriber.close()
         await self.link.close()
 

@@ -259,6 +259,7 @@ async def test_flushed_redis_is_noticed(house: House) -> None:
     await client.expect(lambda f: "n" in f, "its number")
     await house.redis.flushall()
     assert await client.closed() in (4512, 1012)
+    await asyncio.sleep(1.5)  # longer than the edge keeps the kinds it read
     fresh = await until(lambda: _rejoin(house), "a fresh room")
     assert fresh.got[0] == {"welcome": 0}
 
@@ -273,6 +274,27 @@ async def _rejoin(house: House) -> Client | None:
     except AssertionError:
         return None
     return client
+
+
+async def test_sleeping_rooms_survive_a_lost_subscription(house: House) -> None:
+    """A lost subscription resyncs nobody in a room that slept so long that its outlog expired."""
+    (client,) = await joined(house, "trouble/asleep", "ann")
+    await count(client)
+    await until(lambda: _missing(house, "inn:{trouble/asleep}:lock"), "the room sleeps")
+    assert await house.redis.delete("inn:{trouble/asleep}:outlog") == 1
+    assert await house.redis.client_kill_filter(_type="pubsub") >= 1
+    await asyncio.sleep(1)
+    assert client.close_code is None
+    assert (await count(client))["count"] == 2
+
+
+async def test_hook_waiting_for_something_cancelled_fails_alone(house: House) -> None:
+    """A cancellation that comes out of a hook counts as its failure, with a dead record; the room goes on."""
+    (client,) = await joined(house, "trouble/cancelled", "ann")
+    await client.send({"do": "cancel"})
+    await client.expect({"error": "handler_failed"}.__eq__, "an error frame")
+    assert (await count(client))["count"] == 1
+    assert await house.redis.xlen("inn:{trouble/cancelled}:dead") == 1
 
 
 async def test_edge_ends_politely(house: House) -> None:

@@ -51,6 +51,10 @@ class Trouble(Room):
                 raise RuntimeError("told to")
             case "hang":
                 await asyncio.Event().wait()
+            case "cancel":
+                task = asyncio.create_task(asyncio.sleep(60))
+                asyncio.get_running_loop().call_later(0.05, task.cancel)
+                await task
             case "close":
                 conn.send({"last": True})
                 conn.close(4321, "told to")

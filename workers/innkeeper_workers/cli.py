@@ -61,9 +61,13 @@ async def serve(rooms: dict[str, type[Room]], redis_url: str) -> int:
         log.info("worker %s serves %s", fleet.incarnation, ", ".join(sorted(rooms)))
         announce_ready()
         waits = [asyncio.create_task(stop.wait()), asyncio.create_task(fleet.out_of_memory.wait())]
-        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait([*waits, *duties, waking], return_when=asyncio.FIRST_COMPLETED)
         for wait in waits:
             wait.cancel()
+        for duty in (*duties, waking):
+            if duty.done():
+                log.critical("a duty of this worker has ended: it goes", exc_info=duty.exception())
+                return 1
         log.info("worker %s hands over %d room(s)", fleet.incarnation, len(fleet.owners))
         await fleet.drain(_DRAIN_S)
         await waking

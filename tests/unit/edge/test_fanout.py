@@ -2,6 +2,7 @@
 
 import logging
 from typing import TYPE_CHECKING, cast
+from unittest.mock import Mock
 
 import pytest
 
@@ -182,3 +183,15 @@ def test_members_that_close_themselves_while_written_to() -> None:
     fanout.deliver([text("*", b"x")])
     fanout.deliver([text("*", b"y"), text("+2", b"z")])
     assert [len(member.writes) for member in members] == [0, 2, 2]
+
+
+def test_a_past_socket_does_not_take_a_newer_one_along() -> None:
+    """After a cut history two sockets may have had one join number; removing the old one leaves the new one live."""
+    fanout = Fanout()
+    old, new = Mock(join=1, left=False), Mock(join=1, left=False)
+    old.id, new.id = "c-old", "c-new"
+    fanout.members = {"c-old": old, "c-new": new}
+    fanout.live = {1: new}
+    fanout.remove(old)
+    assert fanout.live == {1: new}
+    assert list(fanout.members) == ["c-new"]
