@@ -147,3 +147,21 @@ async def test_join_without_workers_is_closed_in_time(house: House) -> None:
     assert await client.closed(timeout_s=20) == 1013
     assert 9 < time.monotonic() - started_s < 14
     assert client.got == []
+
+
+async def test_losing_the_lock_cancels_the_handler(house: House) -> None:
+    """A worker that learns that a room is not its own any more cancels its waiting hook; nothing counts twice."""
+    client = await house.join("ledger/stolen", name="ann")
+    await client.expect(lambda f: "welcome" in f, "its welcome")
+    await client.send({"i": 0, "wait": 1.5})
+    await until(lambda: _accepted(house, "ledger/stolen", 2), "the message is accepted")
+    await house.redis.hset("inn:{ledger/stolen}:meta", "token", "99:1")  # as if another had claimed it
+    await until(lambda: "ledger/stolen: lease lost, handler cancelled" in house.workers[0].log, "the cancellation")
+    await client.send({"i": 1})
+    await client.numbers(2)
+    assert [(n, i) for n, _, i in client.numbered()] == [(1, 0), (2, 1)]
+    assert client.close_code is None
+
+
+async def _accepted(house: House, room: str, count: int) -> bool:
+    return int(await house.redis.hget(f"inn:{{{room}}}:sessions", "#") or 0) >= count

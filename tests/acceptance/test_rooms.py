@@ -158,6 +158,37 @@ async def _gone(house: House, key: str, count: int) -> bool:
     return bool(await house.redis.hlen(key) == count)
 
 
+@pytest.mark.parametrize(
+    ("frame", "code"),
+    [
+        pytest.param(b"\x81\x02hi", 1002, id="unmasked"),
+        pytest.param(b"\xc1\x82\0\0\0\0hi", 1002, id="reserved bit"),
+        pytest.param(b"\x83\x82\0\0\0\0hi", 1002, id="unknown opcode"),
+        pytest.param(b"\x09\x80\0\0\0\0", 1002, id="fragmented ping"),
+        pytest.param(b"\x81\x83\0\0\0\0\xff\xfe\xfd", 1007, id="invalid UTF-8"),
+    ],
+)
+async def test_malformed_frames_close_their_sender_alone(house: House, frame: bytes, code: int) -> None:
+    """A frame that RFC 6455 forbids closes its sender with the documented code; the other member notices a leave."""
+    (other,) = await joined(house, "trouble/frames", "other")
+    reader, writer = await asyncio.open_connection("127.0.0.1", house.edges[0].facts["port"])
+    writer.write(
+        b"GET /parties/trouble/frames?name=bad HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+    )
+    head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 5)
+    assert head.startswith(b"HTTP/1.1 101 ")
+    await until(lambda: _gone(house, "inn:{trouble/frames}:members", 2), "both are in")
+    writer.write(frame)
+    answer = await asyncio.wait_for(reader.read(), 10)
+    writer.close()
+    assert answer[:1] == b"\x88"
+    assert int.from_bytes(answer[2:4], "big") == code
+    await until(lambda: _gone(house, "inn:{trouble/frames}:members", 1), "the leave")
+    assert (await count(other))["count"] == 1
+    assert other.close_code is None
+
+
 async def test_bad_json_is_told_and_disturbs_nobody(house: House) -> None:
     """Text that is not JSON, or JSON of another shape, costs an error frame to its sender only."""
     one, two = await joined(house, "trouble/json", "one", "two")
