@@ -1,10 +1,12 @@
 """Fair rounds, the loop's watchdog, silent losses, the 10 s join: through real processes where processes matter."""
 
 import asyncio
+import signal
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import orjson
 import pytest
 
 from harness.house import House, until
@@ -165,3 +167,21 @@ async def test_losing_the_lock_cancels_the_handler(house: House) -> None:
 
 async def _accepted(house: House, room: str, count: int) -> bool:
     return int(await house.redis.hget(f"inn:{{{room}}}:sessions", "#") or 0) >= count
+
+
+async def test_a_hanging_leave_costs_no_other_leave(house: House) -> None:
+    """Where an edge's death brings many leaves and one hook never ends, the others' hooks still count, each once."""
+    await house.add_edge()
+    await house.join("trouble/leaves", name="watcher")
+    for name in ("ann", "hanger", "bob"):
+        await house.join("trouble/leaves", edge=1, name=name)
+    await until(lambda: _members(house, "trouble/leaves", 4), "all are in")
+    house.edges[1].signal(signal.SIGKILL)
+    await until(lambda: _members(house, "trouble/leaves", 1), "the leaves", timeout_s=20)
+    assert sorted(orjson.loads(await house.redis.hget("inn:{trouble/leaves}:state", "left"))) == ["ann", "bob"]
+    ((_, record),) = await house.redis.xrange("inn:{trouble/leaves}:dead")
+    assert b"took longer than 1 s" in record[b"error"]
+
+
+async def _members(house: House, room: str, count: int) -> bool:
+    return bool(await house.redis.hlen(f"inn:{{{room}}}:members") == count)

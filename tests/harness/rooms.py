@@ -74,6 +74,12 @@ class Trouble(Room):
             case _:
                 raise ValueError(message["do"])
 
+    async def on_leave(self, conn: Connection) -> None:
+        """Write down who left; of those named so, never end."""
+        self.state.setdefault("left", []).append(conn.user.name)
+        if conn.user.name == "hanger":
+            await asyncio.Event().wait()
+
 
 class Rawecho(Room):
     """Echoes frames as they came, in raw mode."""

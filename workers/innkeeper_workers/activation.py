@@ -4,7 +4,7 @@ import asyncio
 import inspect
 import logging
 import traceback
-from collections.abc import Awaitable, Callable, Generator
+from collections.abc import Awaitable, Callable, Generator, Mapping
 from typing import Any
 
 import orjson
@@ -36,6 +36,7 @@ class Activation:
         claimed: What the claim answered.
         on_suspend: Called when a hook first waits for something: what earlier events did may go out now.
         on_resume: Called when that hook has ended.
+        condemned: Members, by connection id, whose ``on_leave`` is not run again, and why.
     """
 
     def __init__(
@@ -46,6 +47,7 @@ class Activation:
         *,
         on_suspend: Callable[[], None],
         on_resume: Callable[[], None],
+        condemned: Mapping[bytes, str] | None = None,
     ) -> None:
         state = State({key.decode(): data for key, data in claimed.state.items()}, room_class.state_bytes)
         self.context = RoomContext(address, room_class.codec, state)
@@ -58,6 +60,8 @@ class Activation:
         self._created = b"created" in claimed.meta
         self._on_suspend = on_suspend
         self._on_resume = on_resume
+        self._condemned = condemned or {}
+        self.leaving = ""  # the member whose on_leave is running
         self.turn = Turn()
         self.void_count = 0
         # Whether the turn holds part of an event that has not ended: then it must not be committed yet.
@@ -184,9 +188,14 @@ class Activation:
             self.void_count += 1
             return
         self._remove(connection)
+        self.leaving = connection.id
         try:
-            await self._hook(event, connection, self.room.on_leave, connection)
+            if (why := self._condemned.get(connection.id.encode())) is not None:
+                self.turn.dead.append(dead_event(event, f"on_leave of {connection.id}: {why}"))
+            else:
+                await self._hook(event, connection, self.room.on_leave, connection)
         finally:
+            self.leaving = ""
             # Only now: a commit under a waiting hook would store the removal without what the hook did about it.
             self.turn.change_member(connection.id, None)
             self.is_partial = True

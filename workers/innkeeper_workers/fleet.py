@@ -170,6 +170,7 @@ class Fleet:
     async def _claim_safely(
         self, address: Address, cut: Owner | None = None, condemned: dict[bytes, str] | None = None
     ) -> None:
+        self._claiming.setdefault(address, asyncio.Event())
         try:
             await self._claim(address, cut, condemned or {})
         except (RedisUnavailable, RedisReplied) as error:
@@ -177,6 +178,9 @@ class Fleet:
             if isinstance(error, FunctionMissing):
                 await self.load_functions()
             await asyncio.sleep(0.1)
+            if condemned and not self.draining:  # only this worker knows what is to be put aside
+                self._spawn(self._claim_safely(address, None, condemned))
+                return
             await self._wake_quietly(address)
         finally:
             self._claiming.pop(address, None)

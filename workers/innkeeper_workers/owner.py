@@ -66,7 +66,7 @@ class Owner:
         self.wanted = False  # whether the room wants an owner although it was released
         self.inside: InboxEvent | None = None
         self.activation = Activation(
-            address, room_class, claimed, on_suspend=self._on_suspend, on_resume=self._on_resume
+            address, room_class, claimed, on_suspend=self._on_suspend, on_resume=self._on_resume, condemned=condemned
         )
         self._pending: deque[InboxEvent] = deque()
         self._must_read = True
@@ -256,7 +256,13 @@ class Owner:
         event = self.inside
         why = f"the handler took longer than {self.room_class.handler_s:g} s"
         log.error("room %s: %s, cut", self.address, why)
-        self.fleet.cut(self, {event.id: why} if event is not None else {})
+        if event is None:
+            self.fleet.cut(self, self.condemned)
+        elif event.kind == b"edge-gone" and self.activation.leaving:
+            # Many members leave by this event: only the one whose hook hangs is spared its hook next time.
+            self.fleet.cut(self, {**self.condemned, self.activation.leaving.encode(): why})
+        else:
+            self.fleet.cut(self, {**self.condemned, event.id: why})
 
     # --- Redis ----------------------------------------------------------------------------------------------------
     def _commit(self, *, even_empty: bool = False, created: bool = True) -> Awaitable[None] | None:
