@@ -3,13 +3,12 @@
 import asyncio
 import logging
 import os
-import signal
 import sys
 
 import click
 from aiohttp import web
 
-from innkeeper.boot import check_redis, run_role, set_up_logs
+from innkeeper.boot import check_redis, run_role, set_up_logs, stop_asked
 from innkeeper.errors import PortTaken
 from innkeeper.lease import DEFAULT_TIMES
 from innkeeper.options import log_level_option, redis_option, without_password
@@ -60,10 +59,7 @@ def edge(  # noqa: PLR0917 - click passes them by name
 
 async def serve(redis_url: str, host: str, port: int, *, reuse_port: bool, origins: frozenset[str], page: bool) -> int:
     """Serve sockets until SIGTERM or SIGINT, then close them all with 1012."""
-    loop = asyncio.get_running_loop()
-    stop = asyncio.Event()
-    for signal_number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(signal_number, stop.set)
+    stop = stop_asked()
     times = DEFAULT_TIMES
     connect = await check_redis(redis_url, timeout_s=times.redis_timeout_ms / 1000, shown=without_password(redis_url))
     edge = Edge(connect, times)

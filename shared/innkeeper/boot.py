@@ -4,6 +4,7 @@ import asyncio
 import gc
 import logging
 import re
+import signal
 import sys
 from collections.abc import Callable, Coroutine
 from typing import Any
@@ -46,6 +47,15 @@ def run_role(main: Callable[[], Coroutine[Any, Any, int]]) -> int:
         return asyncio.run(main())
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(main())
+
+
+def stop_asked() -> asyncio.Event:
+    """Return an event that SIGTERM or SIGINT sets from now on, instead of ending the process."""
+    loop = asyncio.get_running_loop()
+    stop = asyncio.Event()
+    for signal_number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(signal_number, stop.set)
+    return stop
 
 
 async def check_redis(url: str, *, timeout_s: float, shown: str) -> Connect:

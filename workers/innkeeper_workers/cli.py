@@ -3,12 +3,11 @@
 import asyncio
 import logging
 import os
-import signal
 import sys
 
 import click
 
-from innkeeper.boot import check_redis, run_role, set_up_logs
+from innkeeper.boot import check_redis, run_role, set_up_logs, stop_asked
 from innkeeper.lease import DEFAULT_TIMES
 from innkeeper.options import log_level_option, redis_option, without_password
 from innkeeper.room import Room
@@ -43,10 +42,7 @@ def worker(targets: tuple[str, ...], redis: str, processes: int, log_level: str)
 
 async def serve(rooms: dict[str, type[Room]], redis_url: str) -> int:
     """Serve rooms until SIGTERM or SIGINT, then hand all of them over."""
-    loop = asyncio.get_running_loop()
-    stop = asyncio.Event()
-    for signal_number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(signal_number, stop.set)
+    stop = stop_asked()
     times = DEFAULT_TIMES
     connect = await check_redis(redis_url, timeout_s=times.redis_timeout_ms / 1000, shown=without_password(redis_url))
     fleet = Fleet(rooms, connect, times)

@@ -54,7 +54,6 @@ class Fleet:
         self.out_of_memory = asyncio.Event()
         self.thrift = Thrift()
         self.refused_count = 0
-        self.takeover_count = 0
         self.draining = False
         self.reconnected_at_s = -1.0
         self._by_bell: dict[bytes, Owner] = {}
@@ -254,7 +253,6 @@ class Fleet:
                         await woken_again.wait()
             answer = await self._ask_claim(address, room, held.lock, own_subscriptions=0)
             if isinstance(answer, Claimed):
-                self.takeover_count += 1
                 log.info("room %s: taken over from %s", address, held.lock.decode())
                 return answer
             renewed = not deserted and not woken_again.is_set() and answer.left_ms > held.left_ms / 2

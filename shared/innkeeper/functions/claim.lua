@@ -7,7 +7,7 @@
 --       {0, lock, ms left of the lease, other subscribers of the bell}.
 -- Holds: steals only the lock value seen, and only without other subscribers or after the lease. The same mark again,
 --       stored or released, gets the first answer again; a released one takes nothing.
-local function mend(keys, mark, hash, cursor, epoch, last)
+local function mend(keys, mark, hash, cursor, last)
   -- Somebody deleted keys: what the counters promise is not there. Put the rest aside, go on above all numbers seen.
   local highest = math.max(hash, cursor, last_generated(keys[3]))
   redis.call('XADD', keys[10], '*', 'type', 'contradiction', 'error', 'inbox, # and cursor contradict each other',
@@ -69,7 +69,7 @@ local function claim(keys, args)
   -- Below a '#' that lags behind the cursor stand new events under numbers given before: they are not committed.
   if hash >= cursor then redis.call('XTRIM', keys[3], 'MINID', int(cursor + 1) .. '-0') end
   if hash < cursor or redis.call('XLEN', keys[3]) ~= hash - cursor or last_generated(keys[3]) > hash then
-    hash, cursor = mend(keys, mark, hash, cursor, epoch, meta[5] or '0-0')
+    hash, cursor = mend(keys, mark, hash, cursor, meta[5] or '0-0')
   end
   redis.call('HSET', keys[7], '#', int(hash), '@', int(cursor))
   suspect(keys, meta, hash, cursor)
