@@ -159,12 +159,24 @@ class Edge:
             log.debug("room %s: index not cleaned: %s", address, error)
 
     async def wake(self, addresses: Iterable[Address]) -> None:
-        """Put rooms without a living owner into their wake queues; the sweep is the net below."""
-        score = self.heartbeat_ms
-        try:
-            await self.link.send([("ZADD", keys.wake_queue(a.kind), "NX", score, str(a)) for a in addresses])
-        except RedisUnavailable as error:
-            log.warning("rooms not woken, the sweep will: %s", error)
+        """Put rooms without a living owner into their wake queues, however long it takes.
+
+        A room whose last socket has gone is swept by nobody here: only this makes its leave count.
+        """
+        commands = functions.wake(addresses)
+        wait_s = 0.02
+        while True:
+            try:
+                replies = await self.link.send(commands)
+            except RedisUnavailable as error:
+                log.warning("rooms not woken yet: %s", error)
+            else:
+                failed = [reply for reply in replies if isinstance(reply, RedisReplied)]
+                if not failed:
+                    return
+                log.warning("rooms not woken yet: %s", failed[0])
+            await asyncio.sleep(wait_s)
+            wait_s = min(wait_s * 2, 1.0)
 
     async def leave_unknown_members(self, feed: Feed) -> None:
         """Push leaves for members that name this edge and that it does not have (a rollback brought them back)."""
@@ -317,6 +329,8 @@ class Edge:
                 while self._feeds:  # noqa: ASYNC110 - it happens once, at the end
                     await asyncio.sleep(0.02)
                 await self.ingress.flushed()
+                while self._tasks:  # wakes that Redis has not answered: the last leaves hang on them
+                    await asyncio.wait(self._tasks)
                 self._beating.cancel()
                 await self.link.send(
                     (("ZREM", keys.EDGES, self.incarnation), ("DEL", keys.edge_rooms(self.incarnation)))

@@ -116,9 +116,11 @@ class Ingress:
                 _drop(batch)
             elif self._answered(inlet, batch, reply):
                 wakes.append(inlet.feed.address)
-            self._after(inlet)
         if wakes:
+            # Sent before a room without sockets leaves this edge's index: whoever reaps a dead edge wakes its rooms.
             edge.spawn(edge.wake(wakes))
+        for inlet, _ in sent:
+            self._after(inlet)
 
     def _push(self, inlet: Inlet, batch: list[Queued]) -> Command:
         edge = self._edge

@@ -52,7 +52,11 @@ def wake_queue(kind: str) -> str:
     return f"inn:wake:{kind}"
 
 
+def room_index(shard: int | str) -> str:
+    """Return one shard of the index of rooms awake: written before a room is woken, taken out when it is at rest."""
+    return f"inn:rooms:{shard}"
+
+
 # Indexes that can be rebuilt from the rooms; {shard} is a number from 0.
 TIMER_INDEX: Final = "inn:timers:{shard}"
 OUTBOX_INDEX: Final = "inn:outboxes:{shard}"
-ROOM_INDEX: Final = "inn:rooms:{shard}"

@@ -15,6 +15,7 @@ from innkeeper.supervise import announce_ready, follow_parent, run_processes
 from innkeeper.target import load_rooms
 from innkeeper_workers.fleet import Fleet
 from innkeeper_workers.pulse import Pulse
+from innkeeper_workers.sweep import Sweep
 from innkeeper_workers.watchdog import EXIT_CODE, Watchdog
 
 log = logging.getLogger("innkeeper.worker")
@@ -52,7 +53,11 @@ async def serve(rooms: dict[str, type[Room]], redis_url: str) -> int:
     try:
         await fleet.load_functions()
         await fleet.announce_kinds()
-        duties = [asyncio.create_task(pulse.beat_forever()), asyncio.create_task(pulse.renew_forever())]
+        duties = [
+            asyncio.create_task(pulse.beat_forever()),
+            asyncio.create_task(pulse.renew_forever()),
+            asyncio.create_task(Sweep(fleet, pulse).sweep_forever()),
+        ]
         waking = asyncio.create_task(fleet.serve_wakes())
         log.info("worker %s serves %s", fleet.incarnation, ", ".join(sorted(rooms)))
         announce_ready()

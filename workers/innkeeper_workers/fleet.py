@@ -100,10 +100,15 @@ class Fleet:
                 self.consider(name.decode())
 
     async def wake(self, addresses: Iterable[Address]) -> None:
-        """Put rooms into their wake queues; a room appears once."""
-        await self.link.send(
-            [("ZADD", keys.wake_queue(room.kind), "NX", self.redis_time_ms, str(room)) for room in addresses]
-        )
+        """Put rooms into the index of rooms awake and into their wake queues; a room appears once.
+
+        Raises:
+            RedisUnavailable: Not all may have been woken.
+            RedisReplied: As above; FunctionMissing where the functions must be loaded first.
+        """
+        for reply in await self.link.send(functions.wake(addresses)):
+            if isinstance(reply, RedisReplied):
+                raise reply
 
     async def drain(self, grace_s: float) -> None:
         """Hand every room over: finish the event, commit, release, wake; ten rooms at a time."""
@@ -319,8 +324,8 @@ class Fleet:
     async def _wake_quietly(self, address: Address) -> None:
         try:
             await self.wake((address,))
-        except RedisUnavailable as error:
-            log.warning("room %s: not woken, its edges will do it: %s", address, error)
+        except (RedisUnavailable, RedisReplied) as error:
+            log.warning("room %s: not woken, a sweep will do it: %s", address, error)
 
     def _on_bell(self, channel: bytes, body: bytes) -> None:
         owner = self._by_bell.get(channel)

@@ -9,9 +9,9 @@ from innkeeper.address import Address, parse_address
 from innkeeper.errors import FunctionMissing, RedisReplied, RedisUnavailable
 from innkeeper.keys import room_keys
 from innkeeper_workers.fleet import new_incarnation
+from innkeeper_workers.sweep import has_backlog
 
 if TYPE_CHECKING:
-    from innkeeper.redis_client import Reply
     from innkeeper_workers.fleet import Fleet
 
 log = logging.getLogger("innkeeper.worker")
@@ -122,7 +122,7 @@ class Pulse:
             for at in range(0, len(rooms), _ROOMS_AT_ONCE):
                 piece = rooms[at : at + _ROOMS_AT_ONCE]
                 replies = await fleet.link.send([("HMGET", room_keys(room).sessions, "#", "@") for room in piece])
-                await fleet.wake([room for room, counts in zip(piece, replies, strict=True) if _has_backlog(counts)])
+                await fleet.wake([room for room, counts in zip(piece, replies, strict=True) if has_backlog(counts)])
             await fleet.link.send((("ZREM", keys.WORKERS, worker), ("DEL", keys.worker_rooms(worker))))
 
     async def _watch_edges(self) -> None:
@@ -145,8 +145,12 @@ class Pulse:
                 await fleet.wake(wanting)
             await fleet.link.send((("ZREM", keys.EDGES, edge), ("DEL", keys.edge_rooms(edge))))
 
+    def is_steady(self, for_ms: int) -> bool:
+        """Return whether this worker and Redis have been in touch without a break for that long."""
+        return self._now_ms - self._steady_since_ms > for_ms
+
     async def _silent(self, registry: str, for_ms: int) -> list[str]:
-        if self._now_ms - self._steady_since_ms <= for_ms:
+        if not self.is_steady(for_ms):
             return []
         names = await self._fleet.link.call("ZRANGE", registry, "-inf", self._now_ms - for_ms, "BYSCORE")
         return [name.decode() for name in names]
@@ -159,7 +163,3 @@ class Pulse:
             except ValueError as error:
                 log.warning("%s: %s", key, error)
         return rooms
-
-
-def _has_backlog(counts: "Reply") -> bool:
-    return bool(counts) and counts[0] is not None and int(counts[0]) > int(counts[1] or 0)

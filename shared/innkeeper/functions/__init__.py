@@ -3,14 +3,17 @@
 The builders return commands, so that many rooms travel in one write; :class:`Functions` knows the versioned names.
 """
 
+import zlib
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import NamedTuple
 
+from innkeeper.address import Address
 from innkeeper.errors import RedisReplied
 from innkeeper.functions.library import HASH
-from innkeeper.keys import RoomKeys
+from innkeeper.keys import RoomKeys, room_index, wake_queue
 from innkeeper.redis_client import Command, Reply
 from innkeeper.turn import Turn
 
@@ -21,6 +24,12 @@ RENEW = f"inn_renew_{HASH}"
 RELEASE = f"inn_release_{HASH}"
 HEARTBEAT = f"inn_heartbeat_{HASH}"
 REAP_EDGE = f"inn_reap_edge_{HASH}"
+WAKE = f"inn_wake_{HASH}"
+LOOK = f"inn_look_{HASH}"
+
+ROOM_SHARDS = 16
+_LOOK_AFTER_MS = 1_000
+_ROOMS_A_COMMAND = 500
 
 
 class PushEvent(NamedTuple):
@@ -234,6 +243,33 @@ def read_reaped(reply: Reply) -> tuple[bool, bytes, int]:
     """Read the answer to a reaping: was an event appended, the lock, who heard the bell."""
     parts = _checked(reply)
     return parts[0] == 1, parts[1], parts[2]
+
+
+def wake(addresses: Iterable[Address]) -> list[Command]:
+    """Build the waking of rooms: first into the index of rooms awake, then into the wake queues.
+
+    Whoever pops a room from its queue may die of it; the index still names the room. A room appears once in each.
+    """
+    rows: dict[tuple[str, str, int], list[str]] = defaultdict(list)
+    for address in addresses:
+        rows[room_index(shard_of(address)), "", _LOOK_AFTER_MS].append(str(address))
+        rows[wake_queue(address.kind), "NX", 0].append(str(address))
+    return [
+        ("FCALL", WAKE, 1, key, how, add_ms, *rooms[at : at + _ROOMS_A_COMMAND])
+        for (key, how, add_ms), rooms in sorted(rows.items())  # inn:rooms… sorts before inn:wake…
+        for at in range(0, len(rooms), _ROOMS_A_COMMAND)
+    ]
+
+
+def look(shard: int, *, due_ms: int, rooms: Iterable[tuple[Address, int | str]]) -> Command:
+    """Build the outcome of a look at rooms that were due then: ms until the next look, or ``rest``."""
+    pairs = chain.from_iterable((str(address), again) for address, again in rooms)
+    return ("FCALL", LOOK, 1, room_index(shard), due_ms, *pairs)
+
+
+def shard_of(address: Address) -> int:
+    """Return the shard of the index of rooms awake that a room stands in."""
+    return zlib.crc32(str(address).encode()) % ROOM_SHARDS
 
 
 def _checked(reply: Reply) -> list[Reply]:

@@ -14,7 +14,7 @@ from innkeeper.errors import RedisReplied
 if TYPE_CHECKING:
     from innkeeper.redis_client import Link, Reply
 
-ACTS = ("push", "claim", "commit", "renew", "release", "heartbeat", "reap_edge")
+ACTS = ("push", "claim", "commit", "renew", "release", "heartbeat", "reap_edge", "wake", "look")
 # Acts that drain or keep what is accepted go on under OOM; push is refused there as back-pressure.
 _ALLOW_OOM = frozenset(ACTS) - {"push"}
 _KEPT_COUNT = 2

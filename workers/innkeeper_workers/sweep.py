@@ -1,0 +1,118 @@
+"""The sweep over the index of rooms awake: finds rooms with backlog that nobody owns and nobody will wake."""
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING
+
+from innkeeper import functions, keys
+from innkeeper.address import Address, InvalidAddress, parse_address
+from innkeeper.errors import FunctionMissing, RedisReplied, RedisUnavailable
+from innkeeper.functions import ROOM_SHARDS
+from innkeeper.keys import room_keys
+
+if TYPE_CHECKING:
+    from innkeeper.redis_client import Reply
+    from innkeeper_workers.fleet import Fleet
+    from innkeeper_workers.pulse import Pulse
+
+log = logging.getLogger("innkeeper.worker")
+
+_EVERY_S = 0.5
+# Two commands a room and one a shard: at most 1,000 rooms and some 2,000 commands a second and worker.
+_ROOMS_A_SWEEP = 500
+_SOON_MS = 1_000
+_LATER_MS = 10_000
+
+
+class Sweep:
+    """Looks every 500 ms at the rooms that are due in this worker's shards of the index.
+
+    The shards are dealt to the workers in the registry by rank, without any agreement: for a moment two may sweep the
+    same shard, or nobody. A room asleep is not in the index and costs nothing.
+    """
+
+    def __init__(self, fleet: "Fleet", pulse: "Pulse") -> None:
+        self._fleet = fleet
+        self._pulse = pulse
+        self.woken_count = 0
+
+    async def sweep_forever(self) -> None:
+        """Sweep again and again; an unreachable Redis only pauses it."""
+        while True:
+            await asyncio.sleep(_EVERY_S)
+            try:
+                # After Redis was away the owners' locks may be over although they live: give them time to renew.
+                if self._pulse.is_steady(self._fleet.times.heartbeat_dead_ms):
+                    await self.sweep()
+            except FunctionMissing:
+                await self._fleet.load_functions()
+            except (RedisUnavailable, RedisReplied) as error:
+                log.debug("sweep: %s", error)
+
+    async def sweep(self) -> None:
+        """Look once at what is due."""
+        fleet = self._fleet
+        due_ms = fleet.redis_time_ms
+        shards = await self._shards()
+        if not shards:
+            return
+        at_once = max(1, _ROOMS_A_SWEEP // len(shards))
+        replies = await fleet.link.send(
+            [("ZRANGE", keys.room_index(n), "-inf", due_ms, "BYSCORE", "LIMIT", 0, at_once) for n in shards]
+        )
+        for shard, names in zip(shards, replies, strict=True):
+            if isinstance(names, RedisReplied):
+                raise names
+            if names:
+                await self._look(shard, due_ms, [name.decode() for name in names])
+
+    async def _shards(self) -> list[int]:
+        workers = sorted(name.decode() for name in await self._fleet.link.call("ZRANGE", keys.WORKERS, 0, -1))
+        if self._fleet.incarnation not in workers:
+            return []
+        return list(range(workers.index(self._fleet.incarnation), ROOM_SHARDS, len(workers)))
+
+    async def _look(self, shard: int, due_ms: int, names: list[str]) -> None:
+        fleet = self._fleet
+        rooms = [room for name in names if (room := _address(name)) is not None]
+        if len(rooms) < len(names):
+            await fleet.link.call("ZREM", keys.room_index(shard), *(set(names) - set(map(str, rooms))))
+        commands: list[tuple[str, ...]] = []
+        for room in rooms:
+            at = room_keys(room)
+            commands += (("HMGET", at.sessions, "#", "@"), ("GET", at.lock))
+        replies = await fleet.link.send(commands)
+        deserted, outcomes = [], []
+        for room, counts, lock in zip(rooms, replies[::2], replies[1::2], strict=True):
+            again = _again(counts, lock)
+            outcomes.append((room, again))
+            if again == _SOON_MS and lock is None:
+                deserted.append(room)
+        if deserted:
+            log.info("%d room(s) with backlog have no owner, waking them", len(deserted))
+            self.woken_count += len(deserted)
+            await fleet.wake(deserted)
+        if outcomes:
+            await fleet.link.call(*functions.look(shard, due_ms=due_ms, rooms=outcomes))
+
+
+def _again(counts: "Reply", lock: "Reply") -> int | str:
+    """Return when a room is looked at again, from its ``#`` and ``@`` and its lock."""
+    if isinstance(counts, RedisReplied) or isinstance(lock, RedisReplied):
+        return _LATER_MS
+    if has_backlog(counts):
+        return _SOON_MS
+    return "rest" if lock is None else _LATER_MS
+
+
+def has_backlog(counts: "Reply") -> bool:
+    """Return whether ``#`` and ``@`` of a room say that events wait."""
+    return bool(counts) and counts[0] is not None and int(counts[0]) > int(counts[1] or 0)
+
+
+def _address(name: str) -> Address | None:
+    try:
+        return parse_address(name)
+    except InvalidAddress as error:
+        log.warning("index of rooms awake: %s", error)
+        return None
