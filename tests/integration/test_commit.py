@@ -3,6 +3,7 @@
 import pytest
 
 from harness.acts import LEASE_MS, Listener, RoomActs, join, leave, session, text, turn_of
+from harness.house import until
 from innkeeper.functions import Claimed, Committed
 from innkeeper.turn import DeadEvent, Turn
 from innkeeper.wire import Batch, parse_id
@@ -268,6 +269,7 @@ async def test_a_commit_without_outputs_publishes_too(room: RoomActs, listener: 
     mark = claimed.token.split(":")[1].encode()
     await room.done(claimed, 0, turn_of(outputs=outputs(b"1")))
     await room.done(claimed, 1, turn_of(await room.ids()))
+    await until(lambda: len(listener.heard) == 2, "both batches come")
     _, empty = await listener.batches(1)
     assert empty == Batch(b"1-" + mark, mark, 2, 1, 3, [])
 
