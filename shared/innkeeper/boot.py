@@ -13,6 +13,7 @@ from redis.exceptions import AuthenticationError, RedisError
 
 from innkeeper.errors import RedisReplied, RedisUnavailable, RedisUnusable
 from innkeeper.redis_client import Connect, Link, connector
+from innkeeper.server_settings import warn_of_settings
 
 log = logging.getLogger("innkeeper")
 
@@ -82,6 +83,7 @@ async def check_redis(url: str, *, timeout_s: float, shown: str) -> Connect:
     link = Link(first, timeout_s=_CONNECT_S, name="boot check")
     try:
         await _check_server(link, shown)
+        await warn_of_settings(link, shown)
     except RedisUnavailable as error:
         raise RedisUnusable(f"Redis at {shown} does not answer: {error}") from None
     finally:
@@ -95,9 +97,12 @@ async def _check_server(link: Link, shown: str) -> None:
         log.info("Redis at %s is still loading its data", shown)
         await asyncio.sleep(0.5)
         info, policy = await link.send((("INFO", "server"), ("CONFIG", "GET", "maxmemory-policy")))
-    if isinstance(info, RedisReplied):
+    if isinstance(info, RedisReplied) and str(info).startswith("NOPERM"):
+        log.warning("Redis at %s does not tell its version (%s): make sure it is new enough", shown, info)
+    elif isinstance(info, RedisReplied):
         raise RedisUnusable(f"Redis at {shown} does not tell its version: {info}")
-    check_version(info.decode(), shown)
+    else:
+        check_version(info.decode(), shown)
     if isinstance(policy, RedisReplied):
         log.warning("Redis at %s does not show its eviction policy (%s): make sure it is noeviction", shown, policy)
     elif policy and policy[1] != b"noeviction":
