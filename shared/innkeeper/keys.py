@@ -42,6 +42,11 @@ def worker_rooms(incarnation: str) -> str:
     return f"inn:worker:{incarnation}"
 
 
+def worker_ear(incarnation: str) -> str:
+    """Return the channel that a living worker listens to: without a listener, it is gone."""
+    return f"inn:worker:{incarnation}:ear"
+
+
 def edge_rooms(incarnation: str) -> str:
     """Return the set of rooms that an edge's incarnation has sockets in: added before the join, removed after."""
     return f"inn:edge:{incarnation}"

@@ -18,6 +18,7 @@ log = logging.getLogger("innkeeper.worker")
 
 _ROOMS_AT_ONCE = 200
 _ANNOUNCE_EVERY_BEATS = 8
+_EAR_LOOKS = 3
 
 
 class Pulse:
@@ -29,6 +30,7 @@ class Pulse:
         self._now_ms = 0
         self._steady_since_ms = 0
         self._beats = 0
+        self._deaf = ""  # the neighbour whose rooms were woken already
 
     async def beat_forever(self) -> None:
         """Say every 250 ms that this worker lives, and look who does not."""
@@ -40,6 +42,7 @@ class Pulse:
                     await fleet.announce_kinds()  # a Redis that came back empty must hear of them again
                 self._beats += 1
                 await self._watch_workers()
+                await self._watch_neighbour()
                 await self._watch_edges()
             except FunctionMissing:
                 await fleet.load_functions()
@@ -70,6 +73,8 @@ class Pulse:
 
     async def _beat(self) -> None:
         fleet = self._fleet
+        if self._first:
+            await fleet.bells.subscribe(keys.worker_ear(fleet.incarnation))
         reply = await fleet.link.send(
             (functions.heartbeat(keys.WORKERS, incarnation=fleet.incarnation, first=self._first),)
         )
@@ -81,6 +86,7 @@ class Pulse:
         self._first = False
         if not alive:
             log.warning("worker %s was declared dead, taking a new incarnation", fleet.incarnation)
+            fleet.bells.unsubscribe(keys.worker_ear(fleet.incarnation))
             fleet.incarnation = new_incarnation()
             self._first = True
             if fleet.owners:
@@ -117,13 +123,38 @@ class Pulse:
         for worker in await self._silent(keys.WORKERS, fleet.times.heartbeat_dead_ms):
             if worker == fleet.incarnation:
                 continue
-            rooms = await self._rooms_of(keys.worker_rooms(worker))
-            log.info("worker %s is silent, looking after its %d room(s)", worker, len(rooms))
-            for at in range(0, len(rooms), _ROOMS_AT_ONCE):
-                piece = rooms[at : at + _ROOMS_AT_ONCE]
-                replies = await fleet.link.send([("HMGET", room_keys(room).sessions, "#", "@") for room in piece])
-                await fleet.wake([room for room, counts in zip(piece, replies, strict=True) if has_backlog(counts)])
+            await self._wake_rooms_of(worker, "is silent")
             await fleet.link.send((("ZREM", keys.WORKERS, worker), ("DEL", keys.worker_rooms(worker))))
+
+    async def _watch_neighbour(self) -> None:
+        """Wake the rooms with backlog of the next worker in the registry if its ear is gone.
+
+        A killed worker's connections are closed at once, so this is quicker than its silence, and needs no traffic. It
+        may be wrong (the worker reconnects): then its rooms are found to be held, and it stays in the registry.
+        """
+        fleet = self._fleet
+        workers = sorted(name.decode() for name in await fleet.link.call("ZRANGE", keys.WORKERS, 0, -1))
+        if len(workers) == 1 or fleet.incarnation not in workers:
+            return
+        neighbour = workers[(workers.index(fleet.incarnation) + 1) % len(workers)]
+        for look in range(_EAR_LOOKS):
+            if look:
+                await asyncio.sleep(fleet.times.second_look_ms / 1000)
+            if await fleet.link.call("SPUBLISH", keys.worker_ear(neighbour), ""):
+                self._deaf = ""
+                return
+        if neighbour != self._deaf:  # once; the rest is its silence's
+            self._deaf = neighbour
+            await self._wake_rooms_of(neighbour, "does not listen")
+
+    async def _wake_rooms_of(self, worker: str, why: str) -> None:
+        fleet = self._fleet
+        rooms = await self._rooms_of(keys.worker_rooms(worker))
+        log.info("worker %s %s, looking after its %d room(s)", worker, why, len(rooms))
+        for at in range(0, len(rooms), _ROOMS_AT_ONCE):
+            piece = rooms[at : at + _ROOMS_AT_ONCE]
+            replies = await fleet.link.send([("HMGET", room_keys(room).sessions, "#", "@") for room in piece])
+            await fleet.wake([room for room, counts in zip(piece, replies, strict=True) if has_backlog(counts)])
 
     async def _watch_edges(self) -> None:
         """Let the members of edges silent for three seconds leave, in each room in its order."""
