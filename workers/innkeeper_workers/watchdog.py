@@ -1,8 +1,15 @@
-"""A thread that watches the event loop: a hook that holds it is named in the log; past twice the lease, it ends."""
+"""Watches the event loop: a hook that holds it is named in the log; past twice the lease, the process ends.
+
+A thread does that, and needs the interpreter's lock for it. A hook inside a call that never lets go of the lock (a
+regular expression run wild, a sum over a huge range) is stopped by the kernel: a timer of the process's own CPU time
+that the loop keeps winding up. A stopped or sleeping process uses no CPU, so neither ends by it.
+"""
 
 import asyncio
+import faulthandler
 import logging
 import os
+import signal
 import sys
 import threading
 import time
@@ -13,6 +20,7 @@ log = logging.getLogger("innkeeper.worker")
 EXIT_CODE = 70
 _TICK_S = 0.05
 _SLOW_S = 0.25
+_CPU_GRACE_S = 0.5
 
 
 class Watchdog:
@@ -31,15 +39,27 @@ class Watchdog:
         self._ticker = asyncio.create_task(self._tick(), name="watchdog tick")
         self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
         self._thread.start()
+        # Somebody's profiler may use the signal: then it is his.
+        self._has_timer = False
+        if signal.getsignal(signal.SIGPROF) == signal.SIG_DFL and sys.__stderr__ is not None:
+            # Written by the signal handler in C, which needs no lock; then the default action ends the process.
+            faulthandler.register(signal.SIGPROF, file=sys.__stderr__, all_threads=True, chain=True)
+            self._has_timer = True
 
     def stop(self) -> None:
-        """End the thread and the tick."""
+        """End the thread, the tick and the timer."""
         self._stopped.set()
         self._ticker.cancel()
+        if self._has_timer:
+            signal.setitimer(signal.ITIMER_PROF, 0)
+            faulthandler.unregister(signal.SIGPROF)
+            self._has_timer = False
 
     async def _tick(self) -> None:
         while True:
             self._ticked_at_s = time.monotonic()
+            if self._has_timer:
+                signal.setitimer(signal.ITIMER_PROF, self._end_after_s + _CPU_GRACE_S)
             await asyncio.sleep(_TICK_S)
 
     def _watch(self) -> None:
