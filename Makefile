@@ -4,7 +4,7 @@ PYTHON ?= python3
 EXAMPLE ?= chat
 BIN := .venv/bin
 
-.PHONY: help dev test browser check lint types layers size schema format bench wheel
+.PHONY: help dev test poison browser check lint types layers size schema format bench wheel
 .DEFAULT_GOAL := help
 
 help: ## Show this list
@@ -15,6 +15,9 @@ dev: .venv/.ready ## Run everything here, with the rooms of EXAMPLE (default: ch
 
 test: .venv/.ready ## Run the tests; FLAGS are given to pytest
 	$(BIN)/pytest -n 2 $(FLAGS)
+
+poison: .venv/.ready ## Test rooms that kill their workers, and kill storms, for minutes
+	$(BIN)/pytest -m 'chaos or not chaos' -s tests/acceptance/test_poison.py $(FLAGS)
 
 browser: .venv/.ready ## Test the page in headless Chromium (Debian: apt-get install chromium)
 	$(BIN)/pytest -m browser tests/browser $(FLAGS)

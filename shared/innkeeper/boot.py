@@ -36,6 +36,9 @@ def set_up_logs(level: str) -> None:
 def run_role(main: Callable[[], Coroutine[Any, Any, int]]) -> int:
     """Run a role's coroutine to its end on uvloop, or on asyncio's own loop where uvloop is missing.
 
+    A task or callback that calls ``sys.exit()`` somewhere beside it does not end the process: asyncio stops the loop
+    for that, and here the loop goes on where it stopped. Only the coroutine itself ends the role.
+
     What the imports made is taken out of the garbage collector's sight, and it runs less often: a full collection
     stands in the way of messages for milliseconds, and hardly anything here is cyclic (S1 p99 6 ms instead of 10).
     """
@@ -45,9 +48,21 @@ def run_role(main: Callable[[], Coroutine[Any, Any, int]]) -> int:
     try:
         import uvloop  # noqa: PLC0415 - an optional extra
     except ImportError:  # pragma: no cover - the extra "speed" is not installed
-        return asyncio.run(main())
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(main())
+        new_loop = asyncio.new_event_loop
+    else:
+        new_loop = uvloop.new_event_loop
+    with asyncio.Runner(loop_factory=new_loop) as runner:
+        loop = runner.get_loop()
+        role = loop.create_task(main())
+        while True:
+            try:
+                return loop.run_until_complete(role)
+            except (SystemExit, KeyboardInterrupt) as error:
+                # Ctrl-C before the role has asked for signals; later they never come as exceptions.
+                is_asked = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+                if role.done() or (is_asked and isinstance(error, KeyboardInterrupt)):
+                    raise
+                log.critical("something beside the rooms' hooks tried to end this process; it goes on", exc_info=error)
 
 
 def stop_asked() -> asyncio.Event:

@@ -101,18 +101,44 @@ class RoomActs:
         return claimed
 
     async def commit(
-        self, claimed: Claimed | str, version: int, turn: Turn, *, worker: str = "w1", lease_ms: int = 0, keep: int = 0
+        self,
+        claimed: Claimed | str,
+        version: int,
+        turn: Turn,
+        *,
+        worker: str = "w1",
+        lease_ms: int = 0,
+        keep: int = 0,
+        created: bool = True,
+        tries: bool = False,
     ) -> Committed | str:
         """Commit a turn."""
         token = claimed if isinstance(claimed, str) else claimed.token
         command = functions.commit(
-            self.keys, token=token, version=version, worker=worker, lease_ms=lease_ms, keep_outputs=keep, turn=turn
+            self.keys,
+            token=token,
+            version=version,
+            worker=worker,
+            lease_ms=lease_ms,
+            keep_outputs=keep,
+            turn=turn,
+            created=created,
+            tries=tries,
         )
         return functions.read_committed(await self.ask(command))
 
-    async def done(self, claimed: Claimed, version: int, turn: Turn, *, keep: int = 0) -> Committed:
+    async def done(
+        self,
+        claimed: Claimed,
+        version: int,
+        turn: Turn,
+        *,
+        keep: int = 0,
+        created: bool = True,
+        tries: bool = False,
+    ) -> Committed:
         """Commit a turn, which must succeed."""
-        committed = await self.commit(claimed, version, turn, keep=keep)
+        committed = await self.commit(claimed, version, turn, keep=keep, created=created, tries=tries)
         assert isinstance(committed, Committed), committed
         return committed
 

@@ -104,10 +104,10 @@ class House:
             for role in (*self.edges, *self.workers):
                 sys.stderr.write(f"--- {role.log_path.name}\n{role.log[-4000:]}\n")
 
-    async def add_worker(self) -> Role:
+    async def add_worker(self, *options: str) -> Role:
         """Start one more worker."""
         path = self.folder / f"worker-{len(self.workers)}.log"
-        role = await asyncio.to_thread(Role, ["worker", self.target, "--redis", self.valkey.url], path)
+        role = await asyncio.to_thread(Role, ["worker", self.target, "--redis", self.valkey.url, *options], path)
         self.workers.append(role)
         return role
 

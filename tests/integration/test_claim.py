@@ -199,7 +199,7 @@ def marks(claimed: Claimed) -> tuple[str | None, ...]:
 
 async def begin(room: RoomActs, claimed: Claimed) -> None:
     """Note in meta that the next event's handler is about to start, as an owner of a marked backlog does."""
-    await room.done(claimed, int((await room.hash("meta"))["version"]), turn_of())
+    await room.done(claimed, int((await room.hash("meta"))["version"]), turn_of(), tries=True)
 
 
 async def test_an_unclean_claim_with_backlog_marks_it(room: RoomActs) -> None:
@@ -210,7 +210,7 @@ async def test_an_unclean_claim_with_backlog_marks_it(room: RoomActs) -> None:
 
 
 async def test_the_event_tried_is_noted_before_it_starts(room: RoomActs) -> None:
-    """While a backlog is marked each commit names the event whose handler starts next; unmarked, it names none."""
+    """A commit says that the handler of a marked event starts now; no other one does."""
     await room.push(text(), text())
     clean = await room.own()
     await begin(room, clean)
@@ -219,7 +219,18 @@ async def test_the_event_tried_is_noted_before_it_starts(room: RoomActs) -> None
     await begin(room, claimed)
     assert (await room.hash("meta"))["try"] == "1"
     await room.done(claimed, 2, turn_of((await room.ids())[:1]))
-    assert (await room.hash("meta"))["try"] == "2"
+    assert "try" not in await room.hash("meta")
+
+
+@pytest.mark.parametrize("created", [True, False])
+async def test_a_commit_without_a_handler_names_no_suspect(room: RoomActs, created: bool) -> None:
+    """What on_start did, or that it failed, is committed without a word about the event that waits behind it."""
+    await room.push(text())
+    await room.own()
+    claimed = await die(room)
+    await room.done(claimed, 0, turn_of(outputs=[(b"text *", b"1")]), created=created)
+    assert "try" not in await room.hash("meta")
+    assert marks(await die(room)) == (None, "0", "1")
 
 
 async def test_strikes_count_deaths_under_the_same_event(room: RoomActs) -> None:
@@ -246,8 +257,11 @@ async def test_strikes_are_not_inherited_by_the_next_event(room: RoomActs) -> No
     await begin(room, claimed)
     await room.done(claimed, 2, turn_of((await room.ids())[:1]))
     meta = await room.hash("meta")
-    assert {name: meta[name] for name in ("try", "strikes", "marked")} == {"try": "2", "strikes": "0", "marked": "3"}
-    assert marks(await die(room)) == (None, "1", "3")
+    assert {name: meta[name] for name in ("try", "strikes", "marked") if name in meta} == {
+        "strikes": "0",
+        "marked": "3",
+    }
+    assert marks(await die(room)) == (None, "0", "3")
 
 
 async def test_the_mark_ends_with_the_marked_backlog(room: RoomActs) -> None:

@@ -87,12 +87,19 @@ class Activation:
                 await self._run(room.on_create)
             await self._run(room.on_start)
             self._settle()
-        except BaseException:
+        except BaseException as raised:  # noqa: BLE001 - a user's hook may raise anything
             self._undo()
-            raise
+            error = contained(raised)
+            raise error from error.__cause__
         finally:
             self.is_partial = False
         self._created = True
+
+    @property
+    def runs_hooks_at_start(self) -> bool:
+        """Whether :meth:`start` runs code of the user's."""
+        cls = self._room_class
+        return any(getattr(cls, name) is not getattr(Room, name) for name in ("__init__", "on_create", "on_start"))
 
     async def handle(self, event: InboxEvent) -> None:
         """Run one event; whatever its hooks raise is undone and recorded, so it always counts as consumed."""
@@ -169,9 +176,8 @@ class Activation:
         try:
             await self._run(self.room.on_connect, connection)
             self._settle()
-        except MemoryError:
-            raise
-        except Exception as error:  # noqa: BLE001 - a user's hook may raise anything
+        except BaseException as raised:  # noqa: BLE001 - a user's hook may raise anything
+            error = contained(raised)
             del context.members[name]
             self._undo()
             self.is_partial = True
@@ -220,9 +226,8 @@ class Activation:
             if result is not None:
                 await self._finish(result)
             self._settle()
-        except MemoryError:
-            raise
-        except Exception as error:  # noqa: BLE001 - a user's hook may raise anything
+        except BaseException as raised:  # noqa: BLE001 - a user's hook may raise anything
+            error = contained(raised)
             self._undo()
             self.is_partial = True
             self._record(event, error)
@@ -280,7 +285,7 @@ class Activation:
     def _record(self, event: InboxEvent, error: Exception) -> None:
         lines = traceback.format_exception(error)
         log.warning("room %s: event %s failed and was undone", self.context.address, event.id.decode(), exc_info=error)
-        what = str(error) if isinstance(error, InnkeeperError) else f"{type(error).__name__}: {error}"
+        what = text_of(error) if isinstance(error, InnkeeperError) else f"{type(error).__name__}: {text_of(error)}"
         self.turn.dead.append(dead_event(event, what, "".join(lines[-_TRACE_LINES:])))
 
     def _tell(self, connection: Connection, code: str) -> None:
@@ -294,9 +299,37 @@ class Activation:
         try:
             await self._run(self.room.on_error, error, seen)
             self._settle()
-        except Exception as second:
+        except BaseException as raised:
+            second = contained(raised)
             self._undo()
             log.warning("room %s: on_error failed too", self.context.address, exc_info=second)
+
+
+def contained(error: BaseException) -> Exception:
+    """Return what a hook raised as a failure of this hook alone, ``sys.exit()`` included.
+
+    Raises:
+        MemoryError: The worker must end.
+        CancelledError: The room was lost or its hook was cut.
+        GeneratorExit: The interpreter ends.
+    """
+    task = asyncio.current_task()
+    is_cut = isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling()
+    if is_cut or isinstance(error, MemoryError | GeneratorExit):
+        raise error
+    if isinstance(error, Exception):
+        return error
+    failure = RuntimeError(f"the hook raised {type(error).__name__}: {text_of(error)}".rstrip(": "))
+    failure.__cause__ = error
+    return failure
+
+
+def text_of(error: BaseException) -> str:
+    """Return an exception's text, also of one whose own code for that fails."""
+    try:
+        return str(error)
+    except Exception:  # noqa: BLE001 - a user's class may do anything
+        return "(its text cannot be shown)"
 
 
 class _Watched:

@@ -28,6 +28,7 @@ _WAKES_AT_ONCE = 8
 _HANDOVERS_AT_ONCE = 10
 _STEAL_AFTER_RECONNECT_S = 0.5
 _BLOCK_S = 1
+_TRIALS_AT_ONCE = 8
 _LOOKS = 20
 
 
@@ -62,6 +63,7 @@ class Fleet:
         self._tasks: set[asyncio.Task[None]] = set()
         self._handling: set[Owner] = set()
         self._alone: Owner | None = None
+        self.trials = asyncio.Semaphore(_TRIALS_AT_ONCE)
         self._loading: asyncio.Task[None] | None = None
 
     # --- life of the worker ---------------------------------------------------------------------------------------

@@ -17,6 +17,7 @@ from innkeeper.room import Room
 from innkeeper.turn import TRIM_EVERY_BYTES, TRIM_EVERY_COMMITS, TURN_EVENTS, TURN_OUT_BYTES, RecentOutputs
 from innkeeper.wire import InboxEvent, read_inbox_entry
 from innkeeper_workers.activation import Activation
+from innkeeper_workers.starting import Starting
 
 if TYPE_CHECKING:
     from innkeeper_workers.fleet import Fleet
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 log = logging.getLogger("innkeeper.worker")
 
 _TURN_S = 0.004  # a turn yields to the other rooms after this long; figures in docs/data-model.md
-_START_BACKOFF_MOST_S = 60.0
 
 
 class Owner:
@@ -56,8 +56,7 @@ class Owner:
         self.known_iseq = claimed.iseq
         self.marked_iseq = int(meta.get(b"marked", 0))
         self.strikes = int(meta.get(b"strikes", 0))
-        self._tried = False  # whether meta's `try` names the event that comes next
-        self._shows_error = b"error" in meta
+        self._is_trying = False  # whether it holds one of the fleet's trials
         self.condemned = condemned
         self.confirmed_at_s = asked_at_s
         self.lease_sent_at_s = asked_at_s
@@ -68,6 +67,7 @@ class Owner:
         self.activation = Activation(
             address, room_class, claimed, on_suspend=self._on_suspend, on_resume=self._on_resume, condemned=condemned
         )
+        self._starting = Starting(self, meta, commit=self._committed, pause=self._pause_start, ask=self._ask)
         self._pending: deque[InboxEvent] = deque()
         self._must_read = True
         # An answer of 1 MiB at most: a larger one would keep the link's other replies waiting.
@@ -126,7 +126,7 @@ class Owner:
             LeaseLost: A commit or read showed that the room's history is not ours any more.
         """
         try:
-            await self._start()
+            await self._starting.run()
             while True:
                 if self._must_read and not self._pending:
                     await self._read()
@@ -142,31 +142,13 @@ class Owner:
                     if not self._must_read:
                         await self._news.wait()
         finally:
+            self._end_trial()
             if self._cut_timer is not None:
                 self._cut_timer.cancel()
             if self._in_flight is not None:
                 self._in_flight.cancel()
 
-    async def _start(self) -> None:
-        wait_s = 1.0
-        while True:
-            try:
-                async with asyncio.timeout(self.room_class.handler_s):
-                    await self.activation.start()
-            except Exception as error:  # a user's hook may raise anything
-                log.exception("room %s: on_start failed, again in %.0f s", self.address, wait_s)
-                self._shows_error = True
-                await self.fleet.note_error(self.keys, f"{type(error).__name__}: {error}")
-                self.activation.tell_all("room_unavailable")
-                await self._committed(created=False)
-                if await self._pause_start(wait_s):
-                    wait_s = min(wait_s * 2, _START_BACKOFF_MOST_S)
-                continue
-            if self._shows_error:
-                await self.fleet.note_error(self.keys, "")
-            return
-
-    async def _pause_start(self, wait_s: float) -> bool:
+    async def _pause_start(self, wait_s: float) -> None:
         loop = self.fleet.loop
         until = loop.time() + wait_s
         while loop.time() < until:
@@ -174,7 +156,6 @@ class Owner:
                 await self._release()
                 raise asyncio.CancelledError
             await asyncio.sleep(min(0.05, wait_s))
-        return True
 
     async def _read(self) -> None:
         self._must_read = False
@@ -196,13 +177,11 @@ class Owner:
         """Run pending events into one turn, then commit it."""
         loop, activation = self.fleet.loop, self.activation
         marked = self._pending[0].iseq <= self.marked_iseq
-        if marked and not self._tried:
-            await self._committed(even_empty=True)  # notes `try` before the handler starts
-            self._tried = True
         now_s = loop.time()
-        alone = marked and self.strikes == 1
-        if alone or not self.fleet.enter(self, now_s):
-            await self.fleet.may_handle(self, alone=alone)
+        if marked:
+            await self._begin_trial()
+        elif not self.fleet.enter(self, now_s):
+            await self.fleet.may_handle(self, alone=False)
             now_s = loop.time()
         until_s = now_s + _TURN_S
         while self._pending:
@@ -225,9 +204,28 @@ class Owner:
             await self._in_flight
             self._in_flight = None
         await self._committed()
+        self._end_trial()
 
-    async def _committed(self, *, even_empty: bool = False, created: bool = True) -> None:
-        answer = self._commit(even_empty=even_empty, created=created)
+    async def _begin_trial(self) -> None:
+        """Note a marked event as tried, when everything else that its handler has to wait for is there.
+
+        A worker that dies from here to the event's commit speaks against the event: nothing else may wait in between,
+        and few rooms may be there at once, or one death would speak against many.
+        """
+        if self.strikes > 1:
+            return  # it is not run any more
+        await self.fleet.trials.acquire()
+        self._is_trying = True
+        await self.fleet.may_handle(self, alone=self.strikes == 1)
+        await self._committed(even_empty=True, tries=True)
+
+    def _end_trial(self) -> None:
+        if self._is_trying:
+            self._is_trying = False
+            self.fleet.trials.release()
+
+    async def _committed(self, *, even_empty: bool = False, created: bool = True, tries: bool = False) -> None:
+        answer = self._commit(even_empty=even_empty, created=created, tries=tries)
         if answer is not None:
             await answer
 
@@ -235,6 +233,7 @@ class Owner:
         """A hook waits: commit what earlier events did, and see that it ends."""
         if self.inside is None:
             return  # on_start has its own limit
+        self._end_trial()  # it may take long, and others wait
         self._cut_timer = self.fleet.loop.call_later(self.room_class.handler_s, self._cut)
         if self._in_flight is not None and self._in_flight.done() and self._in_flight.exception() is None:
             self._in_flight = None
@@ -265,7 +264,7 @@ class Owner:
             self.fleet.cut(self, {**self.condemned, event.id: why})
 
     # --- Redis ----------------------------------------------------------------------------------------------------
-    def _commit(self, *, even_empty: bool = False, created: bool = True) -> Awaitable[None] | None:
+    def _commit(self, *, even_empty: bool = False, created: bool = True, tries: bool = False) -> Awaitable[None] | None:
         """Build the commit of the turn so far, and return what to await for its answer; None where it is empty.
 
         The turn is the next one's from here on. Awaiting resends the commit unchanged until there is an answer.
@@ -295,6 +294,7 @@ class Owner:
             keep_outputs=self._recent.keep_count if trim else 0,
             turn=turn,
             created=created,
+            tries=tries,
         )
         turn.clear()
         return self._confirm(command, sent_at_s if extend else 0.0)

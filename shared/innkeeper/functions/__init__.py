@@ -133,16 +133,18 @@ def commit(
     keep_outputs: int,
     turn: Turn,
     created: bool = True,
+    tries: bool = False,
 ) -> Command:
     """Build the commit of a turn.
 
     ``lease_ms`` 0 leaves the lock as it is; ``keep_outputs`` 0 trims nothing, else inbox and outlog are trimmed, but
-    for that many of the newest outputs; ``created`` False is for a room whose on_create has not succeeded.
+    for that many of the newest outputs; ``created`` False is for a room whose on_create has not succeeded; ``tries``
+    says that the handler of the next event, a marked one, starts when this is committed.
     """
     command: list[str | bytes | int] = [
         "FCALL", COMMIT, 11, keys.meta, keys.lock, keys.inbox, keys.state, keys.members, keys.timers, keys.sessions,
         keys.outlog, keys.outbox, keys.dead, keys.out, token, version, lease_ms, worker, keep_outputs,
-        1 if turn.destroy else 0 if created else 2, len(turn.consumed),
+        1 if turn.destroy else 3 if tries else 0 if created else 2, len(turn.consumed),
     ]  # fmt: skip
     if turn.changes_nothing:
         command.append("")

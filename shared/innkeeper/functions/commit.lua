@@ -2,8 +2,8 @@
 -- KEYS  1 meta HASH, 2 lock STRING, 3 inbox STREAM, 4 state HASH, 5 members HASH, 6 timers HASH, 7 sessions HASH,
 --       8 outlog STREAM, 9 outbox STREAM, 10 dead STREAM, 11 out CHANNEL
 -- ARGV  1 token, 2 version, 3 lease (ms, 0 = leave the lock), 4 worker, 5 trim (0, or outlog entries to keep at least),
---       6 destroy 1, room not created yet 2, else 0; 7 count of consumed ids, 8 counts of values in the nine sections of changes, or '' for none; then
---       the ids; the changes: state set (key, JSON); state del; members set (connection, JSON); members del; timers set
+--       6 destroy 1, room not created yet 2, the next event is tried under suspicion 3, else 0; 7 count of consumed
+--       ids, 8 counts of values in the nine sections of changes, or '' for none; then the ids; the changes: state set (key, JSON); state del; members set (connection, JSON); members del; timers set
 --       (name, JSON); timers del; sessions closed; outbox (type, target, data); dead (id, type, connection, data,
 --       error, traceback); and to the end the outputs (header, body)
 -- Returns {1, version, id of the last output} when committed, {2, …} when this very commit was committed before,
@@ -133,12 +133,13 @@ local function commit(keys, args)
   if args[8] ~= '' then outputs, posted = change(keys, meta, mark, args, outputs) end
   local last_id, bytes = show(keys, meta, mark, args, outputs, #args, old_cursor, cursor)
   redis.call('HSET', keys[1], 'version', version .. '', 'cursor', cursor, 'last', last_id, 'bytes', bytes .. '')
-  if args[6] == '0' and not meta[9] then redis.call('HSET', keys[1], 'created', '1') end
+  if (args[6] == '0' or args[6] == '3') and not meta[9] then redis.call('HSET', keys[1], 'created', '1') end
   if posted > 0 then redis.call('HSET', keys[1], 'posted', posted .. '') end
   if meta[7] and tonumber(cursor) >= tonumber(meta[7]) then
     redis.call('HDEL', keys[1], 'try', 'strikes', 'marked')
   elseif meta[7] then
-    redis.call('HSET', keys[1], 'try', (tonumber(cursor) + 1) .. '', 'strikes', count > 0 and '0' or meta[6])
+    if count > 0 then redis.call('HDEL', keys[1], 'try') redis.call('HSET', keys[1], 'strikes', '0') end
+    if args[6] == '3' then redis.call('HSET', keys[1], 'try', (tonumber(cursor) + 1) .. '') end
   end
   if count > 0 then redis.call('HSET', keys[7], '@', cursor) end
   if args[3] ~= '0' then redis.call('SET', keys[2], args[4] .. ':' .. args[1], 'PX', args[3]) end

@@ -1,6 +1,8 @@
 """A hook that raises: undone, recorded, told; the room goes on."""
 
+import asyncio
 import logging
+import sys
 from copy import deepcopy
 from typing import Any
 
@@ -9,6 +11,23 @@ import pytest
 
 from harness.activations import Stage, row, staged
 from innkeeper import Connection, Event, Room
+
+
+class Unspeakable(Exception):
+    """An exception whose text raises."""
+
+    def __str__(self) -> str:
+        raise ValueError("no text")
+
+
+RAISED: dict[str, BaseException] = {
+    "raise": ValueError("told to"),
+    "memory": MemoryError(),
+    "exit": SystemExit(3),
+    "interrupt": KeyboardInterrupt(),
+    "cancelled": asyncio.CancelledError(),
+    "unspeakable": Unspeakable(),
+}
 
 
 class Clumsy(Room):
@@ -23,16 +42,16 @@ class Clumsy(Room):
         conn.state = {"how": how}
         conn.send("sent")
         self.broadcast("shown")
-        if how == "raise":
-            raise ValueError("told to")
+        if error := RAISED.get(how):
+            raise error
         if how == "large":
             self.state["large"] = "x" * 500
         if how == "not json":
             self.state["odd"] = object()
         if how == "odd conn":
             conn.state = object()
-        if how == "memory":
-            raise MemoryError
+        if how == "recurse":
+            self.fail(conn, how)
 
     def on_connect(self, conn: Connection) -> None:
         """Fail where the name says so."""
@@ -52,6 +71,11 @@ FAILURES = [
     ("large", "the state would be"),
     ("not json", "self.state['odd'] cannot be stored"),
     ("odd conn", "conn.state of c1 cannot be stored"),
+    ("exit", "RuntimeError: the hook raised SystemExit: 3"),
+    ("interrupt", "RuntimeError: the hook raised KeyboardInterrupt"),
+    ("cancelled", "RuntimeError: the hook raised CancelledError"),
+    ("recurse", "RecursionError: maximum recursion depth exceeded"),
+    ("unspeakable", "Unspeakable: (its text cannot be shown)"),
 ]
 
 
@@ -130,6 +154,41 @@ async def test_memory_error_stops_the_worker() -> None:
         await stage.say("memory")
     assert stage.activation.turn.consumed == []
     assert stage.activation.turn.dead == []
+
+
+async def test_a_cut_hook_is_no_failure() -> None:
+    """The cancellation of the room's own task goes through: the event is not consumed, nothing is recorded."""
+
+    class Waiting(Room):
+        async def on_message(self, conn: Connection, message: Any) -> None:  # noqa: ARG002 - the hook's signature
+            await asyncio.Event().wait()
+
+    stage = await staged(Waiting, members={"c1": row(1)})
+    running = asyncio.create_task(stage.say("x"))
+    await asyncio.sleep(0)
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    assert (stage.activation.turn.consumed, stage.activation.turn.dead) == ([], [])
+
+
+async def test_a_start_that_exits_raises_an_ordinary_error() -> None:
+    """sys.exit() in on_start is a failed start like any other, and knows its cause."""
+
+    class Exiting(Room):
+        def on_start(self) -> None:
+            sys.exit("enough")
+
+    with pytest.raises(RuntimeError, match="the hook raised SystemExit: enough") as caught:
+        await staged(Exiting)
+    assert isinstance(caught.value.__cause__, SystemExit)
+
+
+@pytest.mark.parametrize(("hook", "runs"), [("on_start", True), ("on_create", True), ("__init__", True), ("x", False)])
+async def test_rooms_without_code_at_their_start_are_known(hook: str, runs: bool) -> None:
+    """Only where the class has code of its own for it can a start be what kills."""
+    room_class = type("Some", (Room,), {hook: lambda self: None})  # noqa: ARG005 - the hook's signature
+    assert (await staged(room_class)).activation.runs_hooks_at_start is runs
 
 
 async def test_no_error_frames_in_raw_rooms() -> None:

@@ -1,0 +1,179 @@
+"""What is held against an event or a start, and when: owners of a real fleet on a real server."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from harness.acts import RoomActs, join, text, turn_of
+from harness.house import until
+from harness.valkey import Valkey
+from innkeeper import Connection, Room
+from innkeeper.address import Address
+from innkeeper.functions.library import load_library
+from innkeeper.redis_client import Link, connector
+from innkeeper_workers import starting
+from innkeeper_workers.fleet import Fleet
+
+
+class Patient(Room):
+    """Waits in on_message until it is let go, if told to."""
+
+    gate: asyncio.Event
+
+    async def on_message(self, conn: Connection, message: Any) -> None:  # noqa: ARG002 - the hook's signature
+        """Wait, or note the message."""
+        if message == "wait":
+            await self.gate.wait()
+        self.state["said"] = [*self.state.get("said", []), message]
+
+
+class Starter(Patient):
+    """Fails at its start while told to."""
+
+    fails = False
+    starts = 0
+
+    def on_start(self) -> None:
+        """Count, and fail if told to."""
+        Starter.starts += 1
+        if Starter.fails:
+            raise OSError("not now")
+
+
+@pytest.fixture
+async def own_link(own_valkey: Valkey) -> AsyncIterator[Link]:
+    """Commands to a server of this test's own, with the functions loaded."""
+    link = Link(connector(own_valkey.url, timeout_s=5), timeout_s=5, name="test")
+    await load_library(link)
+    yield link
+    await link.close()
+
+
+@pytest.fixture
+async def fleet(own_valkey: Valkey) -> AsyncIterator[Fleet]:
+    """A worker's fleet that claims what it is told to consider."""
+    Patient.gate = asyncio.Event()
+    Starter.fails, Starter.starts = False, 0
+    fleet = Fleet({"patient": Patient, "starter": Starter}, connector(own_valkey.url, timeout_s=0.5))
+    yield fleet
+    Patient.gate.set()
+    await fleet.close()
+
+
+async def died(room: RoomActs, *, tries: bool) -> None:
+    """Let an owner take the room and die; ``tries``: while the first event's handler ran under suspicion."""
+    claimed = await room.own("w-dead")
+    if tries:
+        version = int((await room.hash("meta"))["version"])
+        await room.done(claimed, version, turn_of(), tries=True)
+    await room.link.call(*room.delete("lock"))
+
+
+async def meta(room: RoomActs, name: str) -> str | None:
+    """Return a field of meta."""
+    return (await room.hash("meta")).get(name)
+
+
+async def cursor(room: RoomActs, iseq: int) -> bool:
+    """Return whether the room has come so far."""
+    return await meta(room, "cursor") == str(iseq)
+
+
+async def served(room: RoomActs, iseq: int) -> None:
+    """Wait until the room has come so far."""
+    await until(lambda: cursor(room, iseq), f"{room.address} is served")
+
+
+async def test_an_event_that_waits_to_be_alone_is_not_tried_yet(fleet: Fleet, own_link: Link) -> None:
+    """While another room's hook runs, a suspect with a strike waits; a death meanwhile does not speak against it."""
+    other, suspect = RoomActs(own_link, Address("patient", "other")), RoomActs(own_link, Address("patient", "suspect"))
+    await other.push(join(), text(data=b'"wait"'))
+    fleet.consider("patient/other")
+    await until(lambda: fleet._handling, "the other room's hook waits")
+    await suspect.push(join(), text(data=b'"quick"'))
+    await died(suspect, tries=False)
+    await died(suspect, tries=True)
+    fleet.consider("patient/suspect")
+    await until(lambda: fleet._alone, "the suspect wants to be alone")
+    assert await meta(suspect, "strikes") == "1"
+    assert await meta(suspect, "try") is None  # its handler has not started
+    Patient.gate.set()
+    await until(lambda: cursor(suspect, 2), "the suspect is acquitted")
+    assert await meta(suspect, "strikes") is None
+    assert "dead" not in await suspect.exist()
+
+
+async def test_few_rooms_are_tried_at_once(fleet: Fleet, own_link: Link) -> None:
+    """One death speaks against eight events at most, however many rooms have a marked backlog."""
+    rooms = [RoomActs(own_link, Address("patient", f"r{n}")) for n in range(40)]
+    for room in rooms:
+        await room.push(join(), text(data=b'"quick"'))
+        await died(room, tries=False)
+    seen = []
+    for room in rooms:
+        fleet.consider(str(room.address))
+    while not all([await cursor(room, 2) for room in rooms]):
+        seen.append(sum([await meta(room, "try") is not None for room in rooms]))
+    assert max(seen) <= 8, seen
+    assert fleet.trials._value == 8
+
+
+async def test_a_waiting_suspect_lets_others_be_tried(fleet: Fleet, own_link: Link) -> None:
+    """A marked event whose hook waits keeps nobody else from being tried."""
+    rooms = [RoomActs(own_link, Address("patient", f"r{n}")) for n in range(20)]
+    for n, room in enumerate(rooms):
+        await room.push(join(), text(data=b'"quick"' if n == 19 else b'"wait"'))
+        await died(room, tries=False)
+    for room in rooms:
+        fleet.consider(str(room.address))
+    await until(lambda: cursor(rooms[19], 2), "the last one is served")
+    Patient.gate.set()
+    for room in rooms:
+        await served(room, 2)
+    assert fleet.trials._value == 8
+
+
+async def test_a_start_under_suspicion_is_noted_until_it_ends(fleet: Fleet, own_link: Link) -> None:
+    """What on_start raises is no death: meta forgets the attempt each time, and the event behind is not blamed."""
+    room = RoomActs(own_link, Address("starter", "x"))
+    await room.push(join())
+    await died(room, tries=False)
+    Starter.fails = True
+    fleet.consider("starter/x")
+    await until(lambda: meta(room, "error"), "the failure shows")
+    assert await meta(room, "starting") is None
+    assert await meta(room, "try") is None
+    Starter.fails = False
+    await until(lambda: cursor(room, 1), "the room is served")
+    assert (await meta(room, "error"), Starter.starts) == (None, 2)
+
+
+async def test_a_start_that_killed_waits(fleet: Fleet, own_link: Link, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After three deaths in its start a room waits, longer after each more, and is alone when it is tried again."""
+    monkeypatch.setattr(starting, "_FIRST_WAIT_AFTER_DEATHS_S", 0.2)
+    room = RoomActs(own_link, Address("starter", "x"))
+    await room.push(join())
+    await died(room, tries=False)
+    await own_link.call("HSET", room.keys.meta, "starting", 3)
+    fleet.consider("starter/x")
+    await until(lambda: meta(room, "error"), "the wait shows")
+    assert (await meta(room, "error") or "").startswith("4 workers died in on_create or on_start")
+    assert Starter.starts == 0
+    started_s = fleet.loop.time()
+    await until(lambda: cursor(room, 1), "the room is served")
+    assert fleet.loop.time() - started_s > 0.25
+    assert (await meta(room, "starting"), await meta(room, "error"), Starter.starts) == (None, None, 1)
+
+
+async def test_a_clean_claim_starts_at_once(fleet: Fleet, own_link: Link) -> None:
+    """A room that was handed over starts without a wait, whatever was held against its start before."""
+    room = RoomActs(own_link, Address("starter", "x"))
+    await room.push(join())
+    claimed = await room.own("w-old")
+    await own_link.call("HSET", room.keys.meta, "starting", 9)
+    await room.release(claimed, worker="w-old", force=True)
+    fleet.consider("starter/x")
+    await until(lambda: cursor(room, 1), "the room is served", timeout_s=5)
+    assert await meta(room, "starting") is None
