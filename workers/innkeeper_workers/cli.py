@@ -8,6 +8,7 @@ import sys
 import click
 
 from innkeeper.boot import check_redis, run_role, set_up_logs, stop_asked
+from innkeeper.errors import RedisReplied, RedisUnavailable
 from innkeeper.lease import DEFAULT_TIMES
 from innkeeper.options import log_level_option, redis_option, without_password
 from innkeeper.room import Room
@@ -52,7 +53,10 @@ async def serve(rooms: dict[str, type[Room]], redis_url: str) -> int:
     duties: list[asyncio.Task[None]] = []
     try:
         await fleet.load_functions()
-        await fleet.announce_kinds()
+        try:
+            await fleet.announce_kinds()
+        except (RedisUnavailable, RedisReplied) as error:
+            log.warning("kinds not announced yet, the first heartbeat will: %s", error)
         duties = [
             asyncio.create_task(pulse.beat_forever()),
             asyncio.create_task(pulse.renew_forever()),

@@ -52,6 +52,7 @@ class Fleet:
         self.bells = Subscriber(connect, on_message=self._on_bell, on_fresh=self._on_fresh_bell, name="bells")
         self.owners: dict[Address, Owner] = {}
         self.redis_time_ms = 0  # as of the last heartbeat
+        self.is_registered = False  # whether inn:workers names this incarnation, so that others would see it die
         self.out_of_memory = asyncio.Event()
         self.thrift = Thrift()
         self.refused_count = 0
@@ -88,6 +89,9 @@ class Fleet:
         """Take rooms from the wake queues and claim them, until draining."""
         queues = [keys.wake_queue(kind) for kind in self.rooms]
         while not self.draining:
+            if not self.is_registered:
+                await asyncio.sleep(0.01)
+                continue
             try:
                 popped = await self.wake_link.call("BZPOPMIN", *queues, _BLOCK_S)
                 if not popped:

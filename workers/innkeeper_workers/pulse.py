@@ -12,6 +12,7 @@ from innkeeper_workers.fleet import new_incarnation
 from innkeeper_workers.sweep import has_backlog
 
 if TYPE_CHECKING:
+    from innkeeper.redis_client import Command
     from innkeeper_workers.fleet import Fleet
 
 log = logging.getLogger("innkeeper.worker")
@@ -27,6 +28,7 @@ class Pulse:
     def __init__(self, fleet: "Fleet") -> None:
         self._fleet = fleet
         self._first = True
+        self._past = ""  # the incarnation before, until its list of rooms is deleted
         self._now_ms = 0
         self._steady_since_ms = 0
         self._beats = 0
@@ -65,32 +67,46 @@ class Pulse:
             await asyncio.sleep(fleet.times.renew_ms / 1000)
 
     async def say_goodbye(self) -> None:
-        """Take this worker out of the registry, after it has given back its rooms."""
+        """Take this worker out of the registry, after it has given back its rooms; else the others do it."""
         fleet = self._fleet
-        await fleet.link.send(
-            (("ZREM", keys.WORKERS, fleet.incarnation), ("DEL", keys.worker_rooms(fleet.incarnation)))
-        )
+        try:
+            await fleet.link.send(
+                (("ZREM", keys.WORKERS, fleet.incarnation), ("DEL", keys.worker_rooms(fleet.incarnation)))
+            )
+        except RedisUnavailable as error:
+            log.warning("worker %s: not taken out of the registry: %s", fleet.incarnation, error)
 
     async def _beat(self) -> None:
         fleet = self._fleet
         if self._first:
             await fleet.bells.subscribe(keys.worker_ear(fleet.incarnation))
-        reply = await fleet.link.send(
-            (functions.heartbeat(keys.WORKERS, incarnation=fleet.incarnation, first=self._first),)
-        )
+        commands = [functions.heartbeat(keys.WORKERS, incarnation=fleet.incarnation, first=self._first)]
+        if self._first:
+            commands += self._index()
+        reply = await fleet.link.send(commands)
         alive, now_ms = functions.read_heartbeat(reply[0])
         if now_ms - self._now_ms > fleet.times.heartbeat_dead_ms:
             # Redis was away (or this worker was): the others' heartbeats could not come either, give them time.
             self._steady_since_ms = now_ms
         self._now_ms = fleet.redis_time_ms = now_ms
-        self._first = False
+        self._first, self._past = False, ""
+        fleet.is_registered = alive
         if not alive:
-            log.warning("worker %s was declared dead, taking a new incarnation", fleet.incarnation)
-            fleet.bells.unsubscribe(keys.worker_ear(fleet.incarnation))
-            fleet.incarnation = new_incarnation()
+            self._past, fleet.incarnation = fleet.incarnation, new_incarnation()
+            log.warning("worker %s was declared dead, taking a new incarnation", self._past)
+            fleet.bells.unsubscribe(keys.worker_ear(self._past))
             self._first = True
-            if fleet.owners:
-                await fleet.link.call("SADD", keys.worker_rooms(fleet.incarnation), *map(str, fleet.owners))
+            await self._beat()
+
+    def _index(self) -> "list[Command]":
+        """List the rooms under a new incarnation; who declared the past one dead may have deleted its list too soon."""
+        fleet = self._fleet
+        commands: list[Command] = []
+        if self._past:
+            commands.append(("DEL", keys.worker_rooms(self._past)))
+        if fleet.owners:
+            commands.append(("SADD", keys.worker_rooms(fleet.incarnation), *map(str, fleet.owners)))
+        return commands
 
     async def _renew(self) -> None:
         fleet = self._fleet

@@ -1,0 +1,81 @@
+"""Who is registered as living: before it takes part, after it was declared dead, and when it goes."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING, cast
+
+import pytest
+from redis.asyncio.connection import AbstractConnection
+
+from harness.house import until
+from harness.rooms import Ledger
+from harness.valkey import Valkey
+from innkeeper import keys
+from innkeeper.address import Address
+from innkeeper.redis_client import Connect, connector
+from innkeeper_workers.fleet import Fleet
+from innkeeper_workers.pulse import Pulse
+
+if TYPE_CHECKING:
+    from innkeeper_workers.owner import Owner
+
+ROOM = Address("ledger", "x")
+
+
+async def _nowhere() -> AbstractConnection:
+    raise ConnectionRefusedError
+
+
+@pytest.fixture
+def connect(own_valkey: Valkey) -> Connect:
+    """Open connections to a server of this test's own."""
+    return connector(own_valkey.url, timeout_s=5)
+
+
+@pytest.fixture
+async def fleet(connect: Connect) -> AsyncIterator[Fleet]:
+    """A worker that serves ledgers, without its regular duties."""
+    fleet = Fleet({"ledger": Ledger}, connect)
+    await fleet.load_functions()
+    yield fleet
+    fleet.draining = True
+    fleet.owners.clear()
+    await fleet.close()
+
+
+async def test_a_worker_takes_no_room_before_it_is_registered(fleet: Fleet) -> None:
+    """Nobody would see it die: the rooms of a worker that is in no registry are looked after by no other."""
+    await fleet.wake((ROOM,))
+    serving = asyncio.create_task(fleet.serve_wakes())
+    for _ in range(10):
+        await fleet.link.call("PING")
+    assert await fleet.link.call("ZCARD", keys.wake_queue("ledger")) == 1
+    await Pulse(fleet)._beat()
+    await until(lambda: ROOM in fleet.owners, "the room is owned")
+    await fleet.drain(5)
+    await serving
+
+
+async def test_a_worker_declared_dead_moves_its_rooms_to_its_new_name(fleet: Fleet) -> None:
+    """The new incarnation is registered with its rooms at once; a list made under the old name too late goes."""
+    pulse = Pulse(fleet)
+    await pulse._beat()
+    old = fleet.incarnation
+    await fleet.link.call("ZREM", keys.WORKERS, old)
+    await fleet.link.call("SADD", keys.worker_rooms(old), str(ROOM))
+    fleet.owners[ROOM] = cast("Owner", None)
+    await pulse._beat()
+    assert fleet.incarnation != old
+    assert await fleet.link.call("ZRANGE", keys.WORKERS, 0, -1) == [fleet.incarnation.encode()]
+    assert await fleet.link.call("SMEMBERS", keys.worker_rooms(fleet.incarnation)) == [b"ledger/x"]
+    assert await fleet.link.call("EXISTS", keys.worker_rooms(old)) == 0
+
+
+async def test_a_worker_that_cannot_say_goodbye_goes_all_the_same(caplog: pytest.LogCaptureFixture) -> None:
+    """Its rooms are handed over; that Redis is away just then is no failure of the worker."""
+    fleet = Fleet({"ledger": Ledger}, _nowhere)
+    with caplog.at_level(logging.WARNING, "innkeeper"):
+        await Pulse(fleet).say_goodbye()
+    await fleet.close()
+    assert f"worker {fleet.incarnation}: not taken out of the registry" in caplog.text
