@@ -117,7 +117,13 @@ class Edge:
         return feed
 
     def take(self, feed: Feed, member: Member, kind: str, data: bytes) -> None:
-        """Queue a message of a socket; ``kind`` is text or binary."""
+        """Queue a message of a socket; ``kind`` is text or binary.
+
+        A member that was not let in, or whose incarnation was declared dead, has nothing to say any more: its socket
+        was closed, but where its client had gone just before, what was received is still being read.
+        """
+        if not member.pushed:
+            return
         member.took(len(data))
         self.ingress.add(feed, PushEvent(kind, member.id, bytes(data)), member)
 
@@ -265,6 +271,10 @@ class Edge:
                 else:
                     break
             await self.wake(piece)
+        try:  # the reaper has deleted it; rooms that were entered after that stand there since
+            await self.link.call("DEL", keys.edge_rooms(incarnation))
+        except (RedisUnavailable, RedisReplied) as error:
+            log.debug("edge %s: index not deleted: %s", incarnation, error)
 
     async def _sweep_forever(self) -> None:
         while True:

@@ -13,7 +13,12 @@ from harness.rooms import Ledger
 from harness.valkey import Valkey
 from innkeeper import keys
 from innkeeper.address import Address
+from innkeeper.functions.library import load_library
 from innkeeper.redis_client import Connect, connector
+from innkeeper_edge.edge import Edge
+from innkeeper_edge.feed import Feed
+from innkeeper_edge.guarded_socket import GuardedSocket
+from innkeeper_edge.member import Member
 from innkeeper_workers.fleet import Fleet
 from innkeeper_workers.pulse import Pulse
 
@@ -42,6 +47,22 @@ async def fleet(connect: Connect) -> AsyncIterator[Fleet]:
     fleet.draining = True
     fleet.owners.clear()
     await fleet.close()
+
+
+@pytest.fixture
+async def edge(connect: Connect) -> AsyncIterator[Edge]:
+    """An edge that is registered."""
+    edge = Edge(connect)
+    await load_library(edge.link)
+    await edge.ready.wait()
+    yield edge
+    await edge.close()
+
+
+def _member(edge: Edge) -> Member:
+    transport = asyncio.Transport()
+    socket = GuardedSocket(transport, lambda _: None, linger_s=1)
+    return Member(socket, transport, edge.loop.time())
 
 
 async def test_a_worker_takes_no_room_before_it_is_registered(fleet: Fleet) -> None:
@@ -79,3 +100,25 @@ async def test_a_worker_that_cannot_say_goodbye_goes_all_the_same(caplog: pytest
         await Pulse(fleet).say_goodbye()
     await fleet.close()
     assert f"worker {fleet.incarnation}: not taken out of the registry" in caplog.text
+
+
+async def test_an_edge_declared_dead_leaves_no_list_of_rooms(edge: Edge) -> None:
+    """Rooms that it entered before it heard of its death are reaped, and the list that names them goes."""
+    old = edge.incarnation
+    await edge.link.call("SADD", keys.edge_rooms(old), str(ROOM))
+    edge.declared_dead()
+    await until(lambda: _is_gone(edge, keys.edge_rooms(old)), "the list of the old incarnation is gone")
+
+
+async def _is_gone(edge: Edge, key: str) -> bool:
+    return bool(await edge.link.call("EXISTS", key) == 0)
+
+
+async def test_who_was_not_let_in_or_is_reaped_has_nothing_to_say(edge: Edge) -> None:
+    """What such a socket still holds is not pushed: after messages that were dropped it would be a hole."""
+    feed, member = Feed(edge, ROOM), _member(edge)
+    edge.take(feed, member, "text", b"1")
+    assert (edge.ingress.has_work(feed), member.waiting_count) == (False, 0)
+    member.pushed = True
+    edge.take(feed, member, "text", b"1")
+    assert (edge.ingress.has_work(feed), member.waiting_count) == (True, 1)
