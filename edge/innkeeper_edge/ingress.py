@@ -33,14 +33,27 @@ class Queued(NamedTuple):
     member: Member | None
 
 
-class Inlet:
-    """What waits for one room."""
+class Batch(NamedTuple):
+    """What one push carries, and the number under which it counts once."""
 
-    __slots__ = ("busy_s", "feed", "planned", "queue")
+    number: int
+    events: list[Queued]
+
+
+class Inlet:
+    """What waits for one room.
+
+    Attributes:
+        unsettled: A batch that was answered with an error. An earlier attempt, whose answer was lost, may have been
+            carried out: so it must go again as it is, under its number, before anything else.
+    """
+
+    __slots__ = ("busy_s", "feed", "planned", "queue", "unsettled")
 
     def __init__(self, feed: Feed) -> None:
         self.feed = feed
         self.queue: deque[Queued] = deque()
+        self.unsettled: Batch | None = None
         self.planned = False
         self.busy_s = 0.0
 
@@ -75,6 +88,9 @@ class Ingress:
         for inlet in self._inlets.values():
             _drop(list(inlet.queue))
             inlet.queue.clear()
+            if inlet.unsettled is not None:
+                _drop(inlet.unsettled.events)
+                inlet.unsettled = None
 
     async def flushed(self) -> None:
         """Return when nothing waits and nothing is on its way."""
@@ -100,9 +116,11 @@ class Ingress:
     async def _flush(self, inlets: list[Inlet]) -> None:
         edge = self._edge
         self._batch += 1
-        sent: list[tuple[Inlet, list[Queued]]] = []
+        sent: list[tuple[Inlet, Batch]] = []
         for inlet in inlets:
-            if batch := _take_batch(inlet):
+            batch = inlet.unsettled or Batch(self._batch, _take_batch(inlet))
+            if batch.events:
+                inlet.unsettled = None
                 sent.append((inlet, batch))
             else:  # forgotten meanwhile
                 self._after(inlet)
@@ -113,7 +131,7 @@ class Ingress:
         wakes = []
         for (inlet, batch), reply in zip(sent, replies, strict=True):
             if edge.incarnation != incarnation:
-                _drop(batch)
+                _drop(batch.events)
             elif self._answered(inlet, batch, reply):
                 wakes.append(inlet.feed.address)
         if wakes:
@@ -122,32 +140,32 @@ class Ingress:
         for inlet, _ in sent:
             self._after(inlet)
 
-    def _push(self, inlet: Inlet, batch: list[Queued]) -> Command:
+    def _push(self, inlet: Inlet, batch: Batch) -> Command:
         edge = self._edge
         return functions.push(
             inlet.feed.keys,
             edge=edge.incarnation,
-            batch=self._batch,
+            batch=batch.number,
             heartbeat_ms=edge.heartbeat_ms,
             backlog_count=edge.backlog_count(inlet.feed.address.kind),
-            events=[queued.event for queued in batch],
+            events=[queued.event for queued in batch.events],
         )
 
-    def _answered(self, inlet: Inlet, batch: list[Queued], reply: Reply) -> bool:
+    def _answered(self, inlet: Inlet, batch: Batch, reply: Reply) -> bool:
         """Take the answer to one push; return whether the room wants an owner."""
         try:
             pushed = functions.read_pushed(reply)
         except EdgeClosed as error:
             log.warning("room %s: %s", inlet.feed.address, error)
-            _drop(batch)
+            _drop(batch.events)
             self._edge.declared_dead()
             return False
         except RedisReplied as error:
             log.warning("room %s: not accepted yet: %s", inlet.feed.address, error)
-            inlet.queue.extendleft(reversed(batch))
+            inlet.unsettled = batch
             inlet.busy_s = min(max(inlet.busy_s * 2, _BUSY_FIRST_S), _BUSY_MOST_S)
             return False
-        self._settle(inlet, batch, pushed)
+        self._settle(inlet, batch.events, pushed)
         return (not pushed.lock or not pushed.receivers) and "a" in pushed.letters
 
     async def _send(self, commands: list[Command]) -> list[Reply]:
@@ -181,7 +199,7 @@ class Ingress:
 
     def _after(self, inlet: Inlet) -> None:
         inlet.planned = False
-        if not inlet.queue:
+        if not inlet.queue and inlet.unsettled is None:
             del self._inlets[inlet.feed]
             self._edge.retire(inlet.feed)
         elif inlet.busy_s:

@@ -1,0 +1,85 @@
+"""Pushes of a real edge over a line that loses answers: each event is accepted once."""
+
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Any
+
+import pytest
+
+from harness.house import until
+from harness.valkey import Valkey
+from innkeeper.address import Address
+from innkeeper.errors import RedisUnavailable, from_reply
+from innkeeper.functions import PushEvent
+from innkeeper.functions.library import load_library
+from innkeeper.redis_client import Command, Reply, connector
+from innkeeper_edge.edge import Edge
+from innkeeper_edge.feed import Feed
+
+ROOM = Address("ledger", "x")
+Send = Callable[[Sequence[Command]], Any]
+
+
+@pytest.fixture
+async def edge(own_valkey: Valkey) -> AsyncIterator[Edge]:
+    """An edge that is registered at a server of this test's own."""
+    edge = Edge(connector(own_valkey.url, timeout_s=5))
+    await load_library(edge.link)
+    await edge.ready.wait()
+    yield edge
+    await edge.close()
+
+
+class BadLine:
+    """In place of a link's send: carries pushes out but loses the first answer, then gives an error as the second."""
+
+    def __init__(self, send: Send, error: str) -> None:
+        self.pushes = 0
+        self._send = send
+        self._error = error
+
+    async def send(self, commands: Sequence[Command]) -> list[Reply]:
+        """Send, with its faults on pushes alone."""
+        if "push" not in str(commands[0][1]):
+            return list(await self._send(commands))
+        self.pushes += 1
+        if self.pushes == 1:
+            await self._send(commands)
+            raise RedisUnavailable("the answer is lost")
+        if self.pushes == 2:
+            return [from_reply(self._error) for _ in commands]
+        return list(await self._send(commands))
+
+
+@pytest.mark.parametrize("error", ["LOADING Redis is loading", "OOM command not allowed", "ERR Function not found"])
+async def test_an_error_after_a_lost_answer_doubles_nothing(
+    edge: Edge, error: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The batch goes again under its own number, and what came meanwhile goes after it."""
+    line = BadLine(edge.link.send, error)
+    monkeypatch.setattr(edge.link, "send", line.send)
+    feed = Feed(edge, ROOM)
+    edge.ingress.add(feed, PushEvent("text", "c1", b"1"), None)
+    await until(lambda: line.pushes == 2, "the second answer was an error")
+    edge.ingress.add(feed, PushEvent("text", "c1", b"2"), None)
+    await edge.ingress.flushed()
+    entries = await edge.link.call("XRANGE", feed.keys.inbox, "-", "+")
+    assert [fields[-1] for _, fields in entries] == [b"1", b"2"]
+
+
+async def test_what_waits_unsettled_is_forgotten_with_its_incarnation(
+    edge: Edge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A batch that was refused with an error does not go out under the name of a later life."""
+
+    async def refuse(commands: Sequence[Command]) -> list[Reply]:
+        return [from_reply("LOADING Redis is loading") for _ in commands]
+
+    send = edge.link.send
+    monkeypatch.setattr(edge.link, "send", refuse)
+    feed = Feed(edge, ROOM)
+    edge.ingress.add(feed, PushEvent("text", "c1", b"1"), None)
+    await until(lambda: edge.ingress._inlets[feed].unsettled is not None, "the push was refused")
+    edge.ingress.forget()
+    monkeypatch.setattr(edge.link, "send", send)
+    await edge.ingress.flushed()
+    assert await edge.link.call("EXISTS", feed.keys.inbox) == 0
