@@ -186,9 +186,9 @@ async def test_a_claim_trims_what_is_committed(room: RoomActs) -> None:
 
 # --- suspects ---------------------------------------------------------------------------------------------------------
 async def die(room: RoomActs) -> Claimed:
-    """Let the owner die and claim the room anew."""
+    """Let the owner die, and the other of two workers claim the room."""
     await room.link.call(*room.delete("lock"))
-    return await room.own()
+    return await room.own("w2" if (await room.hash("meta"))["worker"] == "w1" else "w1")
 
 
 def marks(claimed: Claimed) -> tuple[str | None, ...]:
@@ -247,6 +247,20 @@ async def test_strikes_count_deaths_under_the_same_event(room: RoomActs) -> None
     assert marks(await die(room)) == (None, "2", "2")
 
 
+async def test_a_worker_that_claims_its_own_room_anew_has_not_died(room: RoomActs) -> None:
+    """What cut a hook, or lost its lease to nobody, is alive: that is no strike against the event, and lifts none."""
+    await room.push(text())
+    await room.own()
+    for strikes in ("0", "1"):
+        claimed = await die(room)
+        assert marks(claimed) == (None, strikes, "1")
+        await begin(room, claimed)
+        await room.link.call(*room.delete("lock"))
+        again = await room.own(meta_of(claimed)["worker"])
+        assert marks(again) == (None, strikes, "1")
+        await begin(room, again)
+
+
 async def test_strikes_are_not_inherited_by_the_next_event(room: RoomActs) -> None:
     """A commit of the suspect ends what was held against it; the next event starts at zero."""
     await room.push(text(), text(), text())
@@ -281,7 +295,7 @@ async def test_no_suspicion_without_reason(room: RoomActs, clean: bool) -> None:
     await room.own()
     claimed = await die(room)
     if clean:
-        assert (await room.release(claimed, force=True)).backlog == 1
+        assert (await room.release(claimed, worker="w2", force=True)).backlog == 1
     else:
         await room.done(claimed, 0, turn_of(await room.ids()))
         await room.link.call("HSET", room.keys.meta, "try", "1", "strikes", "2", "marked", "9")

@@ -30,22 +30,24 @@ local function answer(keys, token, hash)
 end
 
 -- An unclean claim with backlog makes that backlog marked: one event at a time. `try` names the event whose handler may
--- be running (a commit writes it before the handler starts); a claim that finds it counts a strike.
-local function suspect(keys, meta, hash, cursor)
+-- be running (a commit writes it before the handler starts); a claim that finds it counts a strike, unless it comes
+-- from the very worker that owned the room: that one has cut a hook, it has not died.
+local function suspect(keys, meta, hash, cursor, worker)
   redis.call('HDEL', keys[1], 'try')
   if not meta[1] or meta[1] == '' or hash <= cursor then
     redis.call('HDEL', keys[1], 'strikes', 'marked')
     return
   end
   local strikes = tonumber(meta[8] or '0')
-  if tonumber(meta[7] or '-1') == cursor + 1 then strikes = strikes + 1 end
+  if tonumber(meta[7] or '-1') == cursor + 1 and meta[9] ~= worker then strikes = strikes + 1 end
   redis.call('HSET', keys[1], 'strikes', int(strikes), 'marked', int(hash))
 end
 
 local function claim(keys, args)
   local worker, mark, own = args[1], args[2], tonumber(args[5])
   local held = redis.call('GET', keys[2])
-  local meta = redis.call('HMGET', keys[1], 'token', 'version', 'cursor', 'epoch', 'last', 'released', 'try', 'strikes')
+  local meta = redis.call('HMGET', keys[1], 'token', 'version', 'cursor', 'epoch', 'last', 'released', 'try', 'strikes',
+    'worker')
   local counts = redis.call('HMGET', keys[7], '#', '@')
   local stored = string.match(meta[1] or '', ':(%d+)$')
   if stored == mark or meta[6] == mark then
@@ -72,7 +74,7 @@ local function claim(keys, args)
     hash, cursor = mend(keys, mark, hash, cursor, meta[5] or '0-0')
   end
   redis.call('HSET', keys[7], '#', int(hash), '@', int(cursor))
-  suspect(keys, meta, hash, cursor)
+  suspect(keys, meta, hash, cursor, worker)
   redis.call('HDEL', keys[1], 'released')
   redis.call('HSET', keys[1], 'token', token, 'epoch', int(epoch), 'worker', worker, 'cursor', int(cursor),
     'version', meta[2] or '0', 'last', redis.call('HGET', keys[1], 'last') or '0-0')
