@@ -36,7 +36,7 @@ class State(MutableMapping[str, Any]):
     def __init__(self, stored: Mapping[str, bytes], limit_bytes: int) -> None:
         self._stored = dict(stored)
         self._values: dict[str, Any] = {}
-        self._touched: set[str] = set()
+        self._touched: dict[str, None] = {}  # in the order of touching, which is the order of storing
         self._deleted: set[str] = set()
         self._limit_bytes = limit_bytes
         self._size_bytes = sum(len(key) + len(data) for key, data in self._stored.items())
@@ -49,21 +49,21 @@ class State(MutableMapping[str, Any]):
         else:
             raise KeyError(key)
         if not isinstance(value, _IMMUTABLE):
-            self._touched.add(key)
+            self._touched[key] = None
         return value
 
     def __setitem__(self, key: str, value: Any) -> None:
         if not isinstance(key, str):
             raise StateInvalid(f"self.state[{key!r}]: keys must be text")
         self._values[key] = value
-        self._touched.add(key)
+        self._touched[key] = None
         self._deleted.discard(key)
 
     def __delitem__(self, key: str) -> None:
         if key not in self:
             raise KeyError(key)
         self._values.pop(key, None)
-        self._touched.add(key)
+        self._touched[key] = None
         self._deleted.add(key)
 
     def __contains__(self, key: object) -> bool:

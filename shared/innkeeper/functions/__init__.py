@@ -163,11 +163,11 @@ def _changes(turn: Turn) -> tuple[list[str | bytes], str]:
     """Return the nine sections of changes as one list, and the count of values in each."""
     sections: tuple[Iterable[str | bytes], ...] = (
         _flat(turn.state_set.items()),
-        turn.state_del,
+        sorted(turn.state_del),
         _flat(turn.members_set.items()),
-        turn.members_del,
+        sorted(turn.members_del),
         _flat(turn.timers_set.items()),
-        turn.timers_del,
+        sorted(turn.timers_del),
         turn.sessions_closed,
         _flat(turn.outbox),
         _flat(turn.dead),
