@@ -1,10 +1,12 @@
-# Everything a contributor types. PYTHON picks the interpreter, EXAMPLE the rooms of `make dev`.
+# Everything a contributor types. PYTHON picks the interpreter, EXAMPLE the rooms of `make dev`, COUNT how
+# often long tests repeat.
 
 PYTHON ?= python3
 EXAMPLE ?= chat
+COUNT ?= 30
 BIN := .venv/bin
 
-.PHONY: help dev test poison browser check lint types layers size schema format bench wheel
+.PHONY: help dev test poison failover browser check lint types layers size schema format bench wheel
 .DEFAULT_GOAL := help
 
 help: ## Show this list
@@ -18,6 +20,9 @@ test: .venv/.ready ## Run the tests; FLAGS are given to pytest
 
 poison: .venv/.ready ## Test rooms that kill their workers, and kill storms, for minutes
 	$(BIN)/pytest -m 'chaos or not chaos' -s tests/acceptance/test_poison.py $(FLAGS)
+
+failover: .venv/.ready ## Let Sentinels fail over COUNT times under traffic; every other time history is lost
+	INNKEEPER_TEST_FAILOVERS=$(COUNT) $(BIN)/pytest -s -m topologies tests/acceptance/test_failover.py $(FLAGS)
 
 browser: .venv/.ready ## Test the page in headless Chromium (Debian: apt-get install chromium)
 	$(BIN)/pytest -m browser tests/browser $(FLAGS)

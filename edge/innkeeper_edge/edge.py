@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import math
 import secrets
 from collections.abc import Coroutine, Iterable
 from typing import Any, NamedTuple
@@ -57,8 +58,10 @@ class Edge:
         self.incarnation = _new_incarnation()
         self.heartbeat_ms = 0
         self.kinds: dict[str, Kind] = {}
-        self.link = Link(connect, timeout_s=times.redis_timeout_ms / 1000, name="edge")
         self.subscriber = Subscriber(connect, on_message=self._on_message, on_fresh=self._on_fresh)
+        self.link = Link(
+            connect, timeout_s=times.redis_timeout_ms / 1000, name="edge", on_unready=self.subscriber.reopen
+        )
         self.ingress = Ingress(self)
         self.fill_count = 0
         self._thrift = Thrift()
@@ -88,6 +91,20 @@ class Edge:
         """Return how many messages and joins may wait in a room of this kind."""
         known = self.kinds.get(kind)
         return known.backlog_count if known is not None else _DEFAULT_BACKLOG_COUNT
+
+    def count_resync(self, sockets: int) -> None:
+        """Count a room whose history was cut, here and where operators find it."""
+        self.resync_count += 1
+        self.spawn(self._count({"resyncs": 1, "resynced_sockets": sockets}))
+
+    async def _count(self, counts: dict[str, int]) -> None:
+        while True:
+            try:
+                await self.link.send([("HINCRBY", keys.COUNTERS, name, count) for name, count in counts.items()])
+            except RedisUnavailable:
+                await asyncio.sleep(0.5)
+            else:
+                return
 
     # --- sockets --------------------------------------------------------------------------------------------------
     async def enter(self, address: Address, member: Member, user: User) -> Feed:
@@ -253,6 +270,7 @@ class Edge:
         self.spawn(self._beat())
         self.ingress.forget()  # nothing of the old incarnation's sockets may go out under the new one
         for feed in self._feeds.values():
+            feed.accepted_batch = 0
             for member in list(feed.fanout.members.values()):
                 member.pushed = False  # its leave comes from the reaping
                 member.close_with(RESTARTING)
@@ -306,12 +324,14 @@ class Edge:
 
     async def _sweep(self, feeds: list[Feed]) -> None:
         """Find outputs that never came, and rooms with backlog that nobody owns."""
+        incarnation = self.incarnation
         seen = [feed.chain.position if feed.chain is not None else (0, 0) for feed in feeds]
+        accepted = [feed.accepted_batch for feed in feeds]
         commands = []
         for feed in feeds:
             commands += [
                 ("HGET", feed.keys.meta, "last"),
-                ("HMGET", feed.keys.sessions, "#", "@"),
+                ("HMGET", feed.keys.sessions, "#", "@", f"e:{incarnation}"),
                 ("GET", feed.keys.lock),
             ]
         replies = await self.link.send(commands)
@@ -321,6 +341,8 @@ class Edge:
             if isinstance(last, RedisReplied) or isinstance(counts, RedisReplied):
                 continue
             feed.look(parse_id(last) if last else (0, 0), seen[n])
+            if incarnation == self.incarnation and _batch_of(counts[2]) < min(accepted[n], feed.accepted_batch):
+                feed.cut()
             if lock is None and counts[0] is not None and int(counts[0]) > int(counts[1] or 0):
                 ownerless.append(feed.address)
         if ownerless:
@@ -355,6 +377,12 @@ class Edge:
         await asyncio.gather(*self.duties, *self._tasks, return_exceptions=True)
         await self.subscriber.close()
         await self.link.close()
+
+
+def _batch_of(row: bytes | None) -> float:
+    """Return the number of an edge row's batch; a closed row says that this edge was reaped, which push will tell."""
+    number = row.split(b" ", 1)[0] if row else b"0"
+    return math.inf if number == b"closed" else int(number)
 
 
 def _new_incarnation() -> str:

@@ -37,9 +37,11 @@ class Feed:
         self.users = 0
         self.chain: Chain | None = None
         self.suspect: StreamId | None = None
+        self.accepted_batch = 0  # number of this edge's last batch of which the room accepted something
         self._link: Link = edge.link
         self._waiting: deque[Batch] = deque()
         self._busy = True
+        self._is_cut = False
         self._opened_at_s = edge.loop.time()
         self._opening: asyncio.Task[None] | None = None
 
@@ -97,6 +99,8 @@ class Feed:
 
     def _go_on(self) -> None:
         self._busy = False
+        if self._is_cut:
+            self.cut()
         while self._waiting and not self._busy:
             self._take(self._waiting.popleft())
 
@@ -157,13 +161,21 @@ class Feed:
     def resync(self, why: str) -> None:
         """History was cut: raw sockets cannot be told, so they are closed 4512 and come back to a fresh snapshot."""
         log.warning("room %s: %s, its %d socket(s) resync", self.address, why, len(self.fanout.live))
-        self.edge.resync_count += 1
+        self.accepted_batch = 0
+        self._is_cut = False
+        self.edge.count_resync(len(self.fanout.members))
         self._busy = True
         self._waiting.clear()
         for member in list(self.fanout.members.values()):
             member.close_with(RESYNC)  # those waiting for their join too: it may be in what was cut
         self.fanout.live.clear()
         self.edge.spawn(self._start_over())
+
+    def cut(self) -> None:
+        """Take it that Redis has forgotten a batch which it had accepted: what clients said is lost, so they resync."""
+        self._is_cut = self._busy
+        if not self._busy:
+            self.resync("accepted messages were lost")
 
     async def _start_over(self) -> None:
         await self._take_position()

@@ -127,7 +127,7 @@ class Ingress:
         if not sent:
             return
         incarnation = edge.incarnation
-        replies = await self._send([self._push(inlet, batch) for inlet, batch in sent])
+        replies = await self._send([self._push(inlet, batch, number) for inlet, batch in sent])
         wakes = []
         for (inlet, batch), reply in zip(sent, replies, strict=True):
             if edge.incarnation != incarnation:
@@ -165,6 +165,11 @@ class Ingress:
             inlet.unsettled = batch
             inlet.busy_s = min(max(inlet.busy_s * 2, _BUSY_FIRST_S), _BUSY_MOST_S)
             return False
+        feed = inlet.feed
+        if pushed.previous_batch < feed.accepted_batch:
+            feed.cut()
+        if "a" in pushed.letters:
+            feed.accepted_batch = batch.number
         self._settle(inlet, batch.events, pushed)
         return (not pushed.lock or not pushed.receivers) and "a" in pushed.letters
 

@@ -11,9 +11,10 @@ from typing import Any
 
 from redis.exceptions import AuthenticationError, RedisError
 
-from innkeeper.errors import RedisReplied, RedisUnavailable, RedisUnusable
-from innkeeper.redis_client import Connect, Link, connector
+from innkeeper.errors import RedisReplied, RedisUnavailable, RedisUnready, RedisUnusable
+from innkeeper.redis_client import Connect, Link, Reply
 from innkeeper.server_settings import warn_of_settings
+from innkeeper.topology import reach
 
 log = logging.getLogger("innkeeper")
 
@@ -78,7 +79,7 @@ async def check_redis(url: str, *, timeout_s: float, shown: str) -> Connect:
     """Return what opens connections to a Redis that Innkeeper can run on.
 
     Args:
-        url: As redis-py reads it.
+        url: As :func:`innkeeper.topology.reach` reads it.
         timeout_s: For each connection made later.
         shown: The URL without its password, for messages.
 
@@ -86,7 +87,7 @@ async def check_redis(url: str, *, timeout_s: float, shown: str) -> Connect:
         RedisUnusable: Nobody answers there, the version is too old, or the eviction policy would drop rooms.
     """
     try:
-        first = connector(url, timeout_s=_CONNECT_S)
+        first = reach(url, timeout_s=_CONNECT_S)
         connection = await first()
         await connection.disconnect()
     except AuthenticationError as error:
@@ -103,15 +104,11 @@ async def check_redis(url: str, *, timeout_s: float, shown: str) -> Connect:
         raise RedisUnusable(f"Redis at {shown} does not answer: {error}") from None
     finally:
         await link.close()
-    return connector(url, timeout_s=timeout_s)
+    return reach(url, timeout_s=timeout_s)
 
 
 async def _check_server(link: Link, shown: str) -> None:
-    info, policy = await link.send((("INFO", "server"), ("CONFIG", "GET", "maxmemory-policy")))
-    while isinstance(info, RedisReplied) and str(info).startswith("LOADING"):
-        log.info("Redis at %s is still loading its data", shown)
-        await asyncio.sleep(0.5)
-        info, policy = await link.send((("INFO", "server"), ("CONFIG", "GET", "maxmemory-policy")))
+    info, policy = await _ask_when_ready(link, shown)
     if isinstance(info, RedisReplied) and str(info).startswith("NOPERM"):
         log.warning("Redis at %s does not tell its version (%s): make sure it is new enough", shown, info)
     elif isinstance(info, RedisReplied):
@@ -125,6 +122,15 @@ async def _check_server(link: Link, shown: str) -> None:
             f"Redis at {shown} has maxmemory-policy {policy[1].decode()}: it could drop rooms when memory is short. "
             "Set it to noeviction (CONFIG SET maxmemory-policy noeviction, and in its configuration file)"
         )
+
+
+async def _ask_when_ready(link: Link, shown: str) -> list[Reply]:
+    while True:
+        try:
+            return await link.send((("INFO", "server"), ("CONFIG", "GET", "maxmemory-policy")))
+        except RedisUnready as error:
+            log.info("Redis at %s is not ready yet: %s", shown, error)
+            await asyncio.sleep(0.5)
 
 
 def check_version(info: str, shown: str) -> None:

@@ -2,6 +2,7 @@
 
 InnkeeperError
 ├── RedisUnavailable      no answer in time or no connection; what was sent may have been carried out
+│   └── RedisUnready      the server loads its data, or is no primary (any more)
 ├── RedisReplied          Redis answered with an error
 │   ├── EdgeClosed        this edge's incarnation was declared dead
 │   └── FunctionMissing   the functions are not loaded (yet, or no longer)
@@ -31,6 +32,10 @@ class RedisUnavailable(InnkeeperError):
     """No answer within the timeout, or no connection. The call may have been carried out: resend it unchanged."""
 
     exit_code = 3
+
+
+class RedisUnready(RedisUnavailable):
+    """The server answered READONLY, MASTERDOWN or LOADING; the link connects anew, resend unchanged."""
 
 
 class RedisReplied(InnkeeperError):

@@ -13,6 +13,7 @@ PREFIX: Final = "inn:"
 KINDS: Final = "inn:kinds"
 WORKERS: Final = "inn:workers"
 EDGES: Final = "inn:edges"
+COUNTERS: Final = "inn:counters"
 
 
 class RoomKeys(NamedTuple):

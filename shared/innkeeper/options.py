@@ -39,4 +39,5 @@ def log_level_option(*, default: str = "info") -> Callable[[Decorated], Decorate
 
 def without_password(url: str) -> str:
     """Return a Redis URL fit for logs and terminals: a password in it shows as three stars."""
-    return re.sub(r"(?<=://)([^:/@]*):[^@]*@", r"\1:***@", url, count=1)
+    url = re.sub(r"(?<=://)([^:/@]*):[^@]*@", r"\1:***@", url, count=1)
+    return re.sub(r"(?<=password=)[^&]*", "***", url)

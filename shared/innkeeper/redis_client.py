@@ -19,7 +19,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError, ResponseError
 
-from innkeeper.errors import RedisReplied, RedisUnavailable, from_reply
+from innkeeper.errors import RedisReplied, RedisUnavailable, RedisUnready, from_reply
 
 hiredis: Any
 try:
@@ -32,9 +32,24 @@ log = logging.getLogger("innkeeper.redis")
 Command = tuple[str | bytes | int, ...]
 Reply = Any  # what RESP2 holds: bytes, int, None, list of those, or a RedisReplied error
 Connect = Callable[[], Awaitable[AbstractConnection]]
+OnReplies = Callable[[list[Reply]], None]
+OnLost = Callable[[str], None]
 
 _RECONNECT_FIRST_S = 0.02
 _RECONNECT_MOST_S = 0.5
+# A server that answers so serves nobody now: it loads its data, or is no primary (any more).
+_UNREADY = ("READONLY ", "MASTERDOWN ", "LOADING ")
+
+
+def connection_options(timeout_s: float) -> dict[str, Any]:
+    """Return what every connection is opened with: no retries of redis-py's own, one timeout for all it does."""
+    return {
+        "protocol": 2,
+        "retry": Retry(NoBackoff(), 0),
+        "socket_timeout": timeout_s,
+        "socket_connect_timeout": timeout_s,
+        "socket_keepalive": True,
+    }
 
 
 def connector(url: str, *, timeout_s: float) -> Connect:
@@ -44,13 +59,7 @@ def connector(url: str, *, timeout_s: float) -> Connect:
         url: ``redis://``, ``rediss://`` or ``unix://`` as redis-py reads them.
         timeout_s: For connecting and the handshake.
     """
-    options: dict[str, Any] = {
-        "protocol": 2,
-        "retry": Retry(NoBackoff(), 0),
-        "socket_timeout": timeout_s,
-        "socket_connect_timeout": timeout_s,
-        "socket_keepalive": True,
-    }
+    options = connection_options(timeout_s)
     if url.startswith("unix:"):
         options.pop("socket_keepalive")
     pool = ConnectionPool.from_url(url, **options)
@@ -88,14 +97,19 @@ class Channel(Protocol):
 class _SocketReader(asyncio.Protocol):
     """Takes over the socket that redis-py opened and parses it with hiredis."""
 
-    def __init__(
-        self, writer: asyncio.StreamWriter, on_replies: Callable[[list[Reply]], None], on_lost: Callable[[], None]
-    ) -> None:
+    def __init__(self, writer: asyncio.StreamWriter, on_replies: OnReplies, on_lost: OnLost) -> None:
         self._writer = writer  # kept, because a StreamWriter closes its socket when it is collected
         self._transport = transport = writer.transport
         self._on_replies = on_replies
-        self._on_lost: Callable[[], None] | None = on_lost
-        self._reader = hiredis.Reader(replyError=from_reply)
+        self._on_lost: OnLost | None = on_lost
+        self._unready = unready = list[str]()
+
+        def to_error(text: str) -> RedisReplied:
+            if text.startswith(_UNREADY):
+                unready.append(text)
+            return from_reply(text)
+
+        self._reader = hiredis.Reader(replyError=to_error)
         transport.set_protocol(self)
 
     def write(self, data: bytes) -> None:
@@ -111,24 +125,28 @@ class _SocketReader(asyncio.Protocol):
         replies: list[Reply] = []
         while (reply := reader.gets()) is not False:
             replies.append(reply)
-        if replies:
+        if self._unready:
+            self._lose(self._unready[0])
+            self._transport.abort()
+        elif replies:
             self._on_replies(replies)
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
+        self._lose("lost")
+
+    def _lose(self, reason: str) -> None:
         lost, self._on_lost = self._on_lost, None
         if lost is not None:
-            lost()
+            lost(reason)
 
 
 class _RedisPyReader:
     """Reads through redis-py's public calls: for fakeredis, and where hiredis is missing."""
 
-    def __init__(
-        self, connection: AbstractConnection, on_replies: Callable[[list[Reply]], None], on_lost: Callable[[], None]
-    ) -> None:
+    def __init__(self, connection: AbstractConnection, on_replies: OnReplies, on_lost: OnLost) -> None:
         self._connection = connection
         self._on_replies = on_replies
-        self._on_lost: Callable[[], None] | None = on_lost
+        self._on_lost: OnLost | None = on_lost
         self._outgoing: deque[bytes] = deque()
         self._news = asyncio.Event()
         self._tasks = [asyncio.ensure_future(self._write()), asyncio.ensure_future(self._read())]
@@ -141,14 +159,14 @@ class _RedisPyReader:
         self._on_lost = None
         self._stop()
 
-    def _stop(self) -> None:
+    def _stop(self, reason: str = "lost") -> None:
         current = asyncio.current_task()
         for task in self._tasks:
             if task is not current:
                 task.cancel()
         lost, self._on_lost = self._on_lost, None
         if lost is not None:
-            lost()
+            lost(reason)
 
     async def _write(self) -> None:
         with contextlib.suppress(asyncio.CancelledError):
@@ -171,7 +189,11 @@ class _RedisPyReader:
                     if not _is_reply(error):
                         raise
                     reply = error
-                self._on_replies([_with_errors(reply)])
+                reply = _with_errors(reply)
+                if isinstance(reply, RedisReplied) and str(reply).startswith(_UNREADY):
+                    self._stop(str(reply))
+                    return
+                self._on_replies([reply])
         except asyncio.CancelledError:
             pass
         except (RedisError, OSError, RuntimeError):
@@ -196,10 +218,16 @@ def _with_errors(reply: Reply) -> Reply:
     return reply.encode() if isinstance(reply, str) else reply
 
 
-def open_channel(
-    connection: AbstractConnection, on_replies: Callable[[list[Reply]], None], on_lost: Callable[[], None]
-) -> Channel:
-    """Hand an open connection to the fastest reader that can take it."""
+def open_channel(connection: AbstractConnection, on_replies: OnReplies, on_lost: OnLost) -> Channel:
+    """Hand an open connection to the fastest reader that can take it.
+
+    A server that answers READONLY, MASTERDOWN or LOADING counts as lost, and its answers are not passed on.
+
+    Args:
+        connection: Opened by redis-py.
+        on_replies: Called with replies in order.
+        on_lost: Called once, with the reason, when the connection is of no use any more.
+    """
     writer = getattr(connection, "_writer", None)
     if hiredis is not None and isinstance(writer, asyncio.StreamWriter):
         # redis-py's own end must neither read nor close the socket from here on.
@@ -214,12 +242,21 @@ class Link:
     Everything sent within one loop turn leaves in one write. Not for blocking commands unless ``timeout_s`` is
     longer than they block. Cancelling a caller is safe: its commands are then carried out or not, like after a
     lost answer.
+
+    Args:
+        connect: Opens a connection; asked anew each time, so it may lead to another server after a failover.
+        timeout_s: How long a connection may stay silent while something waits.
+        name: For messages.
+        on_unready: Called when the server turned out to be no primary (any more), or to be loading its data.
     """
 
-    def __init__(self, connect: Connect, *, timeout_s: float, name: str) -> None:
+    def __init__(
+        self, connect: Connect, *, timeout_s: float, name: str, on_unready: Callable[[], None] | None = None
+    ) -> None:
         self._connect = connect
         self._timeout_s = timeout_s
         self._name = name
+        self._on_unready = on_unready
         self._channel: Channel | None = None
         self._opened = asyncio.Event()
         self._closed = False
@@ -309,10 +346,16 @@ class Link:
         self._opened.clear()
         self._outgoing = []
         waiting, self._waiting = self._waiting, deque()
+        unready = reason.startswith(_UNREADY)
+        failure = RedisUnready if unready else RedisUnavailable
         for future, *_ in waiting:
             if not future.done():
-                future.set_exception(RedisUnavailable(f"connection to Redis ({self._name}) {reason}"))
+                future.set_exception(failure(f"connection to Redis ({self._name}) {reason}"))
         self._lost.set()
+        if unready:
+            log.warning("redis link %s: the server answers %s, connecting anew", self._name, reason)
+            if self._on_unready is not None:
+                self._on_unready()
 
     def _check_timeout(self) -> None:
         now_s = self._loop.time()
@@ -340,7 +383,7 @@ class Link:
                 return
             wait_s = _RECONNECT_FIRST_S
             self._lost.clear()
-            self._channel = open_channel(connection, self._on_replies, lambda: self._drop("lost"))
+            self._channel = open_channel(connection, self._on_replies, self._drop)
             self._opened.set()
             await self._lost.wait()
             await asyncio.sleep(_RECONNECT_FIRST_S)

@@ -89,6 +89,12 @@ class Subscriber:
         """Return whether the channel is confirmed on the present connection."""
         return channel.encode() in self._confirmed
 
+    def reopen(self) -> None:
+        """Connect anew: the server is known to be no primary any more, so what is published does not come here."""
+        if self._channel is not None:
+            self._channel.close()
+            self._on_lost("no primary any more")
+
     async def close(self) -> None:
         """Close the connection; nothing is called afterwards."""
         self._closed = True
@@ -137,7 +143,8 @@ class Subscriber:
             self._fresh.discard(name)
             self._on_fresh(name)
 
-    def _on_lost(self) -> None:
+    def _on_lost(self, reason: str) -> None:
+        log.debug("redis %s: connection %s", self._name, reason)
         self._channel = None
         self._confirmed.clear()
         self._lost.set()
@@ -176,4 +183,4 @@ class Subscriber:
             if not self._lost.is_set() and self._loop.time() - self._heard_at_s > self._silent_s:
                 log.warning("redis %s: silent for %.1f s, reconnecting", self._name, self._silent_s)
                 channel.close()
-                self._on_lost()
+                self._on_lost("silent")

@@ -65,22 +65,42 @@ class Role:
 
 
 class House:
-    """Use it as an async context manager."""
+    """Use it as an async context manager.
+
+    ``url`` is a Redis that the test runs itself; without it the house has a valkey-server of its own. ``options`` are
+    given to every role.
+    """
+
+    valkey: Valkey
 
     def __init__(
-        self, folder: Path, *, edges: int = 2, workers: int = 2, target: str = ROOMS, persist: bool = False
+        self,
+        folder: Path,
+        *,
+        edges: int = 2,
+        workers: int = 2,
+        target: str = ROOMS,
+        persist: bool = False,
+        url: str = "",
+        options: Sequence[str] = (),
     ) -> None:
         self.folder = folder
         self.target = target
         self._counts = (edges, workers)
         self._persist = persist
+        self.redis_url = url
+        self.options = options
+        self._is_own = not url
+        self.redis: Any = None
         self.edges: list[Role] = []
         self.workers: list[Role] = []
         self.clients: list[Client] = []
 
     async def __aenter__(self) -> Self:
-        self.valkey = Valkey(persist=self._persist)
-        self.redis: Any = redis.asyncio.Redis.from_url(self.valkey.url)
+        if self._is_own:
+            self.valkey = Valkey(persist=self._persist)
+            self.redis_url = self.valkey.url
+            self.redis = redis.asyncio.Redis.from_url(self.redis_url)
         try:
             for _ in range(self._counts[1]):
                 await self.add_worker()
@@ -98,8 +118,10 @@ class House:
             await client.abort()
         for role in (*self.edges, *self.workers):
             await asyncio.to_thread(role.end)
-        await self.redis.aclose()
-        self.valkey.stop()
+        if self.redis is not None:
+            await self.redis.aclose()
+        if self._is_own:
+            self.valkey.stop()
         if error is not None:
             for role in (*self.edges, *self.workers):
                 sys.stderr.write(f"--- {role.log_path.name}\n{role.log[-4000:]}\n")
@@ -107,14 +129,15 @@ class House:
     async def add_worker(self, *options: str) -> Role:
         """Start one more worker."""
         path = self.folder / f"worker-{len(self.workers)}.log"
-        role = await asyncio.to_thread(Role, ["worker", self.target, "--redis", self.valkey.url, *options], path)
+        arguments = ["worker", self.target, "--redis", self.redis_url, *self.options, *options]
+        role = await asyncio.to_thread(Role, arguments, path)
         self.workers.append(role)
         return role
 
     async def add_edge(self, *options: str) -> Role:
         """Start one more edge."""
         path = self.folder / f"edge-{len(self.edges)}.log"
-        arguments = ["edge", "--redis", self.valkey.url, "--port", "0", "--auth", "none", *options]
+        arguments = ["edge", "--redis", self.redis_url, "--port", "0", "--auth", "none", *self.options, *options]
         role = await asyncio.to_thread(Role, arguments, path)
         self.edges.append(role)
         return role

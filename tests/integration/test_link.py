@@ -9,7 +9,7 @@ import pytest
 from harness.house import until
 from harness.valkey import Valkey
 from innkeeper import redis_client
-from innkeeper.errors import FunctionMissing, RedisReplied, RedisUnavailable
+from innkeeper.errors import FunctionMissing, RedisReplied, RedisUnavailable, RedisUnready
 from innkeeper.redis_client import Link, connector, pack
 
 TIMEOUT_S = 0.4
@@ -88,9 +88,22 @@ async def test_the_code_of_an_error_reply_is_kept(quick: Link) -> None:
     with pytest.raises(RedisReplied, match=r"^OOM "):
         await quick.call("SET", "a", "b")
     await quick.call("CONFIG", "SET", "maxmemory", "0")
-    await quick.call("REPLICAOF", "127.0.0.1", "1")
-    with pytest.raises(RedisReplied, match=r"^READONLY "):
-        await quick.call("SET", "a", "b")
+
+
+async def test_a_demoted_server_counts_as_lost(own_valkey: Valkey) -> None:
+    """READONLY is told to no caller as an answer: the connection is opened anew, which may lead to the new primary."""
+    unready: list[str] = []
+    connect = connector(own_valkey.url, timeout_s=TIMEOUT_S)
+    link = Link(connect, timeout_s=TIMEOUT_S, name="test", on_unready=lambda: unready.append("x"))
+    own = await link.call("CLIENT", "ID")
+    await link.call("REPLICAOF", "127.0.0.1", "1")
+    with pytest.raises(RedisUnready, match="READONLY"):
+        await link.call("SET", "a", "b")
+    assert unready == ["x"]
+    await link.call("REPLICAOF", "NO", "ONE")
+    assert await link.call("CLIENT", "ID") != own
+    assert await link.call("SET", "a", "b") == b"OK"
+    await link.close()
 
 
 async def test_silence_makes_unavailable_and_later_calls_work(own_valkey: Valkey, quick: Link) -> None:

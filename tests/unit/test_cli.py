@@ -105,6 +105,11 @@ def test_version() -> None:
         ("redis://127.0.0.1:6379/0", "redis://127.0.0.1:6379/0"),
         ("rediss://me:secret@host/0", "rediss://me:***@host/0"),
         ("redis://:secret@host:6379", "redis://:***@host:6379"),
+        ("redis+sentinel://u:secret@a,b/0?service=x", "redis+sentinel://u:***@a,b/0?service=x"),
+        (
+            "redis+sentinel://a/0?sentinel_password=secret&service=x",
+            "redis+sentinel://a/0?sentinel_password=***&service=x",
+        ),
     ],
 )
 def test_passwords_are_not_shown(url: str, shown: str) -> None:

@@ -47,9 +47,9 @@ class Fleet:
         self.times = times
         self.incarnation = new_incarnation()
         timeout_s = times.redis_timeout_ms / 1000
-        self.link = Link(connect, timeout_s=timeout_s, name="worker")
-        self.wake_link = Link(connect, timeout_s=_BLOCK_S + 2 * timeout_s, name="wake queue")
         self.bells = Subscriber(connect, on_message=self._on_bell, on_fresh=self._on_fresh_bell, name="bells")
+        self.link = Link(connect, timeout_s=timeout_s, name="worker", on_unready=self.bells.reopen)
+        self.wake_link = Link(connect, timeout_s=_BLOCK_S + 2 * timeout_s, name="wake queue")
         self.owners: dict[Address, Owner] = {}
         self.redis_time_ms = 0  # as of the last heartbeat
         self.is_registered = False  # whether inn:workers names this incarnation, so that others would see it die

@@ -345,7 +345,7 @@ class Owner:
                 if isinstance(reply, FunctionMissing):
                     await self.fleet.load_functions()
                 elif isinstance(reply, RedisReplied):
-                    if str(reply).split(" ", 1)[0] not in ("LOADING", "BUSY", "READONLY", "MISCONF", "MASTERDOWN"):
+                    if str(reply).split(" ", 1)[0] not in ("BUSY", "MISCONF", "NOREPLICAS"):
                         raise reply
                     log.warning("room %s: %s, asking again", self.address, reply)
                 else:

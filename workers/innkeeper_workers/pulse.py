@@ -33,6 +33,7 @@ class Pulse:
         self._steady_since_ms = 0
         self._beats = 0
         self._deaf = ""  # the neighbour whose rooms were woken already
+        self._refused_count = 0
 
     async def beat_forever(self) -> None:
         """Say every 250 ms that this worker lives, and look who does not."""
@@ -85,6 +86,9 @@ class Pulse:
             commands += self._index()
         reply = await fleet.link.send(commands)
         alive, now_ms = functions.read_heartbeat(reply[0])
+        if fleet.refused_count > self._refused_count:
+            fresh, self._refused_count = fleet.refused_count - self._refused_count, fleet.refused_count
+            await fleet.link.call("HINCRBY", keys.COUNTERS, "refused_commits", fresh)
         if now_ms - self._now_ms > fleet.times.heartbeat_dead_ms:
             # Redis was away (or this worker was): the others' heartbeats could not come either, give them time.
             self._steady_since_ms = now_ms

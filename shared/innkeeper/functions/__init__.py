@@ -44,12 +44,16 @@ class PushEvent(NamedTuple):
 
 
 class Pushed(NamedTuple):
-    """The answer to a push: a letter an event, the iseq of the first accepted one, the lock, who heard the bell."""
+    """The answer to a push: a letter an event, the iseq of the first accepted one, the lock, who heard the bell.
+
+    ``previous_batch`` is the number of this edge's batch before; 0 where Redis knows none.
+    """
 
     letters: str
     first_iseq: int
     lock: bytes
     receivers: int
+    previous_batch: int = 0
 
 
 def push(
@@ -71,8 +75,8 @@ def read_pushed(reply: Reply) -> Pushed:
         EdgeClosed: This incarnation was declared dead.
         RedisReplied: Any other error; nothing was written.
     """
-    letters, first, lock, receivers = _checked(reply)
-    return Pushed(letters.decode(), first, lock, receivers)
+    letters, first, lock, receivers, previous = _checked(reply)
+    return Pushed(letters.decode(), first, lock, receivers, int(previous))
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,8 +2,8 @@
 -- KEYS  1 inbox STREAM, 2 sessions HASH, 3 lock STRING, 4 bell CHANNEL
 -- ARGV  1 edge, 2 batch number, 3 server ms of the edge's last heartbeat answer, 4 backlog cap (count), then six for
 --       each event: type, connection, session ('' in raw mode), number, generation, data
--- Returns {letters, iseq of the first accepted event or 0, lock or '', receivers of the bell}; a letter an event:
---       a accepted, b busy, d duplicate, g gap, o old, u unknown, c closed. Or the error EDGE_CLOSED.
+-- Returns {letters, iseq of the first accepted event or 0, lock or '', receivers of the bell, number of this edge's batch
+--       before or '0'}; an edge that had a later one accepted knows that history was cut. A letter an event: a accepted, b busy, d duplicate, g gap, o old, u unknown, c closed. Or the error EDGE_CLOSED.
 -- Holds: equal batch number = same answer, nothing written; once b, every later capped event of the call is b.
 local function session_letter(row, kind, number, generation)
   if kind == 'join' and not row then return 'a', 0, generation, 'up' end
@@ -43,10 +43,10 @@ local function push(keys, args)
   end
   local owner = redis.call('GET', lock)
   if batch == args[2] then
-    return {row_letters, tonumber(row_first), owner or '', owner and redis.call('SPUBLISH', bell, '') or 0}
+    return {row_letters, tonumber(row_first), owner or '', owner and redis.call('SPUBLISH', bell, '') or 0, batch}
   end
   if batch and tonumber(args[2]) < tonumber(batch) then
-    return {string.rep('o', (#args - 4) / 6), 0, owner or '', 1}
+    return {string.rep('o', (#args - 4) / 6), 0, owner or '', 1, batch}
   end
 
   local hash, cursor, absent = counters(inbox, head[1], head[2])
@@ -73,7 +73,7 @@ local function push(keys, args)
     end
     letters = letters .. letter
   end
-  if absent and hash == before then return {letters, 0, owner or '', 0} end
+  if absent and hash == before then return {letters, 0, owner or '', 0, batch or '0'} end
 
   if not owner then redis.call('PERSIST', inbox) redis.call('PERSIST', sessions) end
   local index, data, n = {}, {}, 0
@@ -100,8 +100,8 @@ local function push(keys, args)
     redis.call('HSET', sessions, 's:' .. session,
       row.last .. ' ' .. row.generation .. ' ' .. row.state .. ' ' .. time[1])
   end
-  if not owner then return {letters, first, '', 0} end
+  if not owner then return {letters, first, '', 0, batch or '0'} end
   local news = table.concat(index, ' ') .. '\n' .. table.concat(data)
   if n == 0 or #news > 12000 then news = '' end
-  return {letters, first, owner, redis.call('SPUBLISH', bell, news)}
+  return {letters, first, owner, redis.call('SPUBLISH', bell, news), batch or '0'}
 end

@@ -1,0 +1,137 @@
+"""Failover by real Sentinels: rooms are writable again soon, and have one history, also where history was lost."""
+
+import asyncio
+import contextlib
+import os
+import signal
+import statistics
+import time
+from pathlib import Path
+
+import pytest
+
+from harness.house import House, until
+from harness.sentinels import Sentinels
+from harness.talk import RESYNC, Talker, check_one_history, crowd, regain, settle
+from innkeeper.errors import RedisUnavailable
+from innkeeper.redis_client import Link
+from innkeeper.topology import reach
+
+ROOMS = [f"ledger/room-{n}" for n in range(4)]
+WRITABLE_S = 5.0
+COUNTERS = "inn:counters"
+
+
+async def fail_over(house: House, sentinels: Sentinels, *, is_blackholed: bool, tag: str = "a") -> list[float]:
+    """Kill the primary under traffic and check what became of the rooms; return how long each room was away."""
+    talkers = await crowd(house, ROOMS, tag=tag)
+    primary = await sentinels.primary()
+    before = await counters(sentinels)
+    hole = await sentinels.reroute_replication()
+    await grow(talkers, 3)
+    if is_blackholed:
+        hole.swallow()
+    await grow(talkers, 5)
+    killed_at_s = time.monotonic()
+    primary.kill()
+    regained = await asyncio.gather(*(regain(house, room, f"{tag}w", killed_at_s) for room in ROOMS))
+    new_primary = sentinels.other(primary)
+    await until(sentinels.primary_is(new_primary), "all Sentinels name the new primary")
+    witnesses = {room: client for room, (_, client) in zip(ROOMS, regained, strict=True)}
+    await settle(talkers, witnesses)
+    stored = {room: await sentinels.history(new_primary, room) for room in ROOMS}
+    verdict = check_one_history(talkers, witnesses, stored)
+    after = await counters(sentinels)
+    if is_blackholed:
+        assert hole.swallowed_bytes > 0, "the fault did not bite"
+        assert verdict.revoked > 0, "the fault did not bite"
+        assert verdict.stayed == 0, f"history was lost and a client was not told: {verdict}"
+        assert after["resyncs"] - before["resyncs"] >= len(ROOMS), after
+        assert after["resynced_sockets"] - before["resynced_sockets"] >= len(talkers)
+    away_s = [seconds for seconds, _ in regained]
+    print(
+        f"blackholed={is_blackholed} away {[round(s, 2) for s in away_s]} s, {verdict}, before {before} after {after}"
+    )
+    assert max(away_s) <= WRITABLE_S
+    for client in (*(t.client for t in talkers), *witnesses.values()):
+        await client.abort()
+    house.clients.clear()
+    await asyncio.to_thread(primary.start)
+    return away_s
+
+
+async def grow(talkers: list[Talker], by: int) -> None:
+    """Wait until every talker has seen so many more numbers."""
+    goals = [(talker, talker.last_n + by) for talker in talkers]
+    await until(lambda: all(talker.last_n >= goal for talker, goal in goals), "the ledgers grow")
+
+
+async def counters(sentinels: Sentinels) -> dict[str, int]:
+    """Return what the present primary has counted."""
+    found = await sentinels.tell(await sentinels.primary(), "HGETALL", COUNTERS)
+    return {name: int(found.get(name, 0)) for name in ("resyncs", "resynced_sockets", "refused_commits")}
+
+
+async def test_failover_that_loses_history(tmp_path: Path) -> None:
+    """A promoted replica that lacks accepted history: stale owners are refused, every client is told to resync."""
+    async with Sentinels(tmp_path) as sentinels, House(tmp_path, url=sentinels.url) as house:
+        await fail_over(house, sentinels, is_blackholed=True)
+
+
+@pytest.mark.topologies
+@pytest.mark.timeout(1800)
+async def test_many_failovers(tmp_path: Path) -> None:
+    """One history each; every other failover loses history."""
+    count = int(os.environ.get("INNKEEPER_TEST_FAILOVERS", "4"))
+    away_s: list[float] = []
+    async with Sentinels(tmp_path) as sentinels, House(tmp_path, url=sentinels.url) as house:
+        for number in range(count):
+            away_s += await fail_over(house, sentinels, is_blackholed=number % 2 == 1, tag=f"{number}.")
+            await sentinels.complete()
+    print(f"{count} failovers: away p50 {statistics.median(away_s):.2f} s, max {max(away_s):.2f} s")
+
+
+async def test_a_link_follows_the_primary(tmp_path: Path) -> None:
+    """A link whose server was made a replica finds the new primary by itself."""
+    async with Sentinels(tmp_path) as sentinels:
+        link = Link(reach(sentinels.url, timeout_s=0.5), timeout_s=0.5, name="test")
+        try:
+            await link.call("SET", "a", "1")
+            primary = await sentinels.primary()
+            await sentinels.fail_over()
+            await until(sentinels.primary_is(sentinels.other(primary)), "the Sentinels have moved the primary")
+
+            async def is_written() -> bool:
+                with contextlib.suppress(RedisUnavailable):
+                    await link.call("SET", "a", "2")
+                return bool(await sentinels.tell(sentinels.other(primary), "GET", "a") == "2")
+
+            await until(is_written, "the link writes at the new primary")
+        finally:
+            await link.close()
+
+
+@pytest.mark.parametrize("finder", ["the next push", "the sweep"])
+async def test_accepted_messages_that_nobody_saw(tmp_path: Path, finder: str) -> None:
+    """Where Redis forgets a message that it had accepted and that had no output yet, its room is told to resync."""
+    async with House(tmp_path, edges=1, workers=1) as house:
+        client = await house.join("ledger/room", name="Ann")
+        await client.send({"i": 0})
+        await client.numbers(1)
+        house.workers[0].signal(signal.SIGSTOP)
+        names = [f"inn:{{ledger/room}}:{part}" for part in ("inbox", "sessions")]
+        before = [await house.redis.dump(name) for name in names]
+        await client.send({"i": 1})
+        await until(lambda: accepted(house, 3), "the message is accepted")
+        for name, dump in zip(names, before, strict=True):
+            await house.redis.restore(name, 0, dump, replace=True)
+        if finder == "the next push":
+            await client.send({"i": 2})
+            await until(lambda: accepted(house, 3), "the next message is accepted")
+        assert await client.closed(5) == RESYNC
+        await until(lambda: house.redis.hget(COUNTERS, "resyncs"), "it is counted")
+
+
+async def accepted(house: House, count: int) -> bool:
+    """Return whether the room's events are so many."""
+    return int(await house.redis.hget("inn:{ledger/room}:sessions", "#")) == count
