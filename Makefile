@@ -6,7 +6,7 @@ EXAMPLE ?= chat
 COUNT ?= 30
 BIN := .venv/bin
 
-.PHONY: help dev test poison failover browser check lint types layers size schema format bench wheel
+.PHONY: help dev test poison failover topologies browser check lint types layers size schema format bench wheel
 .DEFAULT_GOAL := help
 
 help: ## Show this list
@@ -23,6 +23,9 @@ poison: .venv/.ready ## Test rooms that kill their workers, and kill storms, for
 
 failover: .venv/.ready ## Let Sentinels fail over COUNT times under traffic; every other time history is lost
 	INNKEEPER_TEST_FAILOVERS=$(COUNT) $(BIN)/pytest -s -m topologies tests/acceptance/test_failover.py $(FLAGS)
+
+topologies: .venv/.ready ## Test clusters whose nodes die, and a few failovers
+	INNKEEPER_TEST_FAILOVERS=4 $(BIN)/pytest -s -m topologies tests/acceptance $(FLAGS)
 
 browser: .venv/.ready ## Test the page in headless Chromium (Debian: apt-get install chromium)
 	$(BIN)/pytest -m browser tests/browser $(FLAGS)

@@ -61,8 +61,8 @@ async def serve(redis_url: str, host: str, port: int, *, reuse_port: bool, origi
     """Serve sockets until SIGTERM or SIGINT, then close them all with 1012."""
     stop = stop_asked()
     times = DEFAULT_TIMES
-    connect = await check_redis(redis_url, timeout_s=times.redis_timeout_ms / 1000, shown=without_password(redis_url))
-    edge = Edge(connect, times)
+    where = await check_redis(redis_url, timeout_s=times.redis_timeout_ms / 1000, shown=without_password(redis_url))
+    edge = Edge(where, times)
     site = Site(edge, origins=origins, page=page)
     runner = web.AppRunner(
         site.make_app(), access_log=None, keepalive_timeout=_HEADER_S, shutdown_timeout=_DRAIN_S, handle_signals=False

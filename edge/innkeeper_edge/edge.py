@@ -18,8 +18,7 @@ from innkeeper.functions import PushEvent
 from innkeeper.keys import room_keys
 from innkeeper.lease import DEFAULT_TIMES, LeaseTimes
 from innkeeper.memory import Thrift
-from innkeeper.redis_client import Connect, Link
-from innkeeper.subscriber import Subscriber
+from innkeeper.topology import Commands, Subscriptions, Where, by_lane, open_link, open_subscriber
 from innkeeper.wire import parse_id
 from innkeeper_edge.feed import Feed
 from innkeeper_edge.ingress import Ingress
@@ -48,19 +47,21 @@ class Edge:
     """One edge process: no truth is kept here, so it may die at any moment.
 
     Args:
-        connect: Opens a connection to Redis.
+        where: Where Redis is.
         times: The figures of ownership.
     """
 
-    def __init__(self, connect: Connect, times: LeaseTimes = DEFAULT_TIMES) -> None:
+    def __init__(self, where: Where, times: LeaseTimes = DEFAULT_TIMES) -> None:
         self.loop = asyncio.get_running_loop()
         self.times = times
         self.incarnation = _new_incarnation()
         self.heartbeat_ms = 0
         self.kinds: dict[str, Kind] = {}
-        self.subscriber = Subscriber(connect, on_message=self._on_message, on_fresh=self._on_fresh)
-        self.link = Link(
-            connect, timeout_s=times.redis_timeout_ms / 1000, name="edge", on_unready=self.subscriber.reopen
+        self.subscriber: Subscriptions = open_subscriber(
+            where, on_message=self._on_message, on_fresh=self._on_fresh, name="outputs"
+        )
+        self.link: Commands = open_link(
+            where, timeout_s=times.redis_timeout_ms / 1000, name="edge", on_unready=self.subscriber.reopen
         )
         self.ingress = Ingress(self)
         self.fill_count = 0
@@ -300,12 +301,16 @@ class Edge:
             self._sweep_members()
             self._thrift.settle()
             feeds = [feed for feed in self._feeds.values() if feed.chain is not None]
-            for at in range(0, len(feeds), _SWEEP_PIECE):
-                try:
-                    await self._sweep(feeds[at : at + _SWEEP_PIECE])
-                except (RedisUnavailable, RedisReplied) as error:
-                    log.debug("sweep: %s", error)
-                await asyncio.sleep(0)
+            lanes = by_lane(self.link, feeds, lambda feed: feed.keys.meta)
+            await asyncio.gather(*(self._sweep_lane(lane) for lane in lanes))
+
+    async def _sweep_lane(self, feeds: list[Feed]) -> None:
+        for at in range(0, len(feeds), _SWEEP_PIECE):
+            try:
+                await self._sweep(feeds[at : at + _SWEEP_PIECE])
+            except (RedisUnavailable, RedisReplied) as error:
+                log.debug("sweep: %s", error)
+            await asyncio.sleep(0)
 
     def _sweep_members(self) -> None:
         """Close who was not joined in time or is silent; ask the quiet for a sign of life."""

@@ -14,7 +14,8 @@ from innkeeper_edge.chain import Chain, Verdict
 from innkeeper_edge.fanout import Fanout
 
 if TYPE_CHECKING:
-    from innkeeper.redis_client import Link, Reply
+    from innkeeper.redis_client import Reply
+    from innkeeper.topology import Commands
     from innkeeper_edge.edge import Edge
 
 log = logging.getLogger("innkeeper.edge")
@@ -38,7 +39,7 @@ class Feed:
         self.chain: Chain | None = None
         self.suspect: StreamId | None = None
         self.accepted_batch = 0  # number of this edge's last batch of which the room accepted something
-        self._link: Link = edge.link
+        self._link: Commands = edge.link
         self._waiting: deque[Batch] = deque()
         self._busy = True
         self._is_cut = False

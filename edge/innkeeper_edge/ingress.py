@@ -1,12 +1,12 @@
 """Ingress: events of this edge's sockets into the rooms' inboxes, in group commits without a timer.
 
-One flush is in flight; what comes meanwhile is the next one. Alone, a message leaves at once.
+One flush is in flight to each server; what comes meanwhile is the next one. Alone, a message leaves at once.
 """
 
 import asyncio
 import logging
 from collections import deque
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from innkeeper import functions
 from innkeeper.close_codes import UNAVAILABLE
@@ -58,14 +58,24 @@ class Inlet:
         self.busy_s = 0.0
 
 
+class Lane:
+    """What is to be flushed to one server; a server that is away holds back no other's lane."""
+
+    __slots__ = ("news", "ready")
+
+    def __init__(self) -> None:
+        self.ready: list[Inlet] = []
+        self.news = asyncio.Event()
+
+
 class Ingress:
-    """All inlets of this edge and the one flush in flight."""
+    """All inlets of this edge, and the one flush in flight to each server."""
 
     def __init__(self, edge: "Edge") -> None:
         self._edge = edge
         self._inlets: dict[Feed, Inlet] = {}
-        self._ready: list[Inlet] = []
-        self._news = asyncio.Event()
+        self._lanes: dict[str, Lane] = {}
+        self._new_lane = asyncio.Event()
         self._batch = 0
         self._idle = asyncio.Event()
         self._idle.set()
@@ -98,20 +108,43 @@ class Ingress:
 
     async def run(self) -> None:
         """Flush for ever."""
+        tasks: list[asyncio.Task[None]] = []
+        waiting: asyncio.Task[Any] = asyncio.create_task(self._new_lane.wait())
+        try:
+            while True:
+                self._new_lane.clear()
+                tasks += [
+                    asyncio.create_task(self._flush_lane(lane)) for lane in list(self._lanes.values())[len(tasks) :]
+                ]
+                await asyncio.wait([waiting, *tasks], return_when=asyncio.FIRST_COMPLETED)
+                for task in tasks:
+                    if task.done():
+                        await task
+                waiting = asyncio.create_task(self._new_lane.wait())
+        finally:
+            for task in (waiting, *tasks):
+                task.cancel()
+
+    async def _flush_lane(self, lane: Lane) -> None:
         while True:
-            if not self._ready:
+            if not lane.ready:
                 if not self._inlets:
                     self._idle.set()
-                await self._news.wait()
-            self._news.clear()
-            inlets, self._ready = self._ready, []
+                await lane.news.wait()
+            lane.news.clear()
+            inlets, lane.ready = lane.ready, []
             await self._flush(inlets)
 
     def _plan(self, inlet: Inlet) -> None:
         inlet.planned = True
-        self._ready.append(inlet)
+        where = self._edge.link.lane(inlet.feed.keys.inbox)
+        lane = self._lanes.get(where)
+        if lane is None:
+            lane = self._lanes[where] = Lane()
+            self._new_lane.set()
+        lane.ready.append(inlet)
         self._idle.clear()
-        self._news.set()
+        lane.news.set()
 
     async def _flush(self, inlets: list[Inlet]) -> None:
         edge = self._edge

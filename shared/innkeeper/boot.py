@@ -11,10 +11,11 @@ from typing import Any
 
 from redis.exceptions import AuthenticationError, RedisError
 
+from innkeeper.cluster import Cluster
 from innkeeper.errors import RedisReplied, RedisUnavailable, RedisUnready, RedisUnusable
-from innkeeper.redis_client import Connect, Link, Reply
+from innkeeper.redis_client import Link, Reply
 from innkeeper.server_settings import warn_of_settings
-from innkeeper.topology import reach
+from innkeeper.topology import Where, open_link, reach
 
 log = logging.getLogger("innkeeper")
 
@@ -75,8 +76,8 @@ def stop_asked() -> asyncio.Event:
     return stop
 
 
-async def check_redis(url: str, *, timeout_s: float, shown: str) -> Connect:
-    """Return what opens connections to a Redis that Innkeeper can run on.
+async def check_redis(url: str, *, timeout_s: float, shown: str) -> Where:
+    """Return where a Redis is that Innkeeper can run on; every primary of a cluster is looked at.
 
     Args:
         url: As :func:`innkeeper.topology.reach` reads it.
@@ -88,27 +89,34 @@ async def check_redis(url: str, *, timeout_s: float, shown: str) -> Connect:
     """
     try:
         first = reach(url, timeout_s=_CONNECT_S)
-        connection = await first()
-        await connection.disconnect()
+        if isinstance(first, Cluster):
+            await first.refresh()
+        else:
+            connection = await first()
+            await connection.disconnect()
     except AuthenticationError as error:
         raise RedisUnusable(f"Redis at {shown} refuses the login: {error}") from None
     except ValueError as error:
         raise RedisUnusable(f"--redis {shown}: {error}") from None
     except (RedisError, OSError) as error:
         raise RedisUnusable(f"no Redis at {shown}: {error}") from None
-    link = Link(first, timeout_s=_CONNECT_S, name="boot check")
+    link = open_link(first, timeout_s=_CONNECT_S, name="boot check")
     try:
-        await _check_server(link, shown)
-        await warn_of_settings(link, shown)
+        for primary in link.primaries():
+            await _check_server(primary, shown)
+            await warn_of_settings(primary, shown)
     except RedisUnavailable as error:
         raise RedisUnusable(f"Redis at {shown} does not answer: {error}") from None
     finally:
         await link.close()
-    return reach(url, timeout_s=timeout_s)
+    where = reach(url, timeout_s=timeout_s)
+    if isinstance(where, Cluster):
+        await where.refresh()
+    return where
 
 
 async def _check_server(link: Link, shown: str) -> None:
-    info, policy = await _ask_when_ready(link, shown)
+    info, policy, coverage = await _ask_when_ready(link, shown)
     if isinstance(info, RedisReplied) and str(info).startswith("NOPERM"):
         log.warning("Redis at %s does not tell its version (%s): make sure it is new enough", shown, info)
     elif isinstance(info, RedisReplied):
@@ -122,12 +130,23 @@ async def _check_server(link: Link, shown: str) -> None:
             f"Redis at {shown} has maxmemory-policy {policy[1].decode()}: it could drop rooms when memory is short. "
             "Set it to noeviction (CONFIG SET maxmemory-policy noeviction, and in its configuration file)"
         )
+    if "redis_mode:cluster" in info.decode() and isinstance(coverage, list) and b"yes" in coverage:
+        log.warning(
+            "the cluster at %s has cluster-require-full-coverage yes: if one primary is gone, all rooms stand still",
+            shown,
+        )
 
 
 async def _ask_when_ready(link: Link, shown: str) -> list[Reply]:
     while True:
         try:
-            return await link.send((("INFO", "server"), ("CONFIG", "GET", "maxmemory-policy")))
+            return await link.send(
+                (
+                    ("INFO", "server"),
+                    ("CONFIG", "GET", "maxmemory-policy"),
+                    ("CONFIG", "GET", "cluster-require-full-coverage"),
+                )
+            )
         except RedisUnready as error:
             log.info("Redis at %s is not ready yet: %s", shown, error)
             await asyncio.sleep(0.5)

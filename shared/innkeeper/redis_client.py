@@ -42,7 +42,7 @@ _UNREADY = ("READONLY ", "MASTERDOWN ", "LOADING ")
 
 
 def connection_options(timeout_s: float) -> dict[str, Any]:
-    """Return what every connection is opened with: no retries of redis-py's own, one timeout for all it does."""
+    """Return what every connection is opened with; redis-py's own retries are off."""
     return {
         "protocol": 2,
         "retry": Retry(NoBackoff(), 0),
@@ -53,16 +53,15 @@ def connection_options(timeout_s: float) -> dict[str, Any]:
 
 
 def connector(url: str, *, timeout_s: float) -> Connect:
-    """Return what opens one connection to ``url`` per call, without redis-py's own retries.
-
-    Args:
-        url: ``redis://``, ``rediss://`` or ``unix://`` as redis-py reads them.
-        timeout_s: For connecting and the handshake.
-    """
+    """Return what opens one connection per call to a ``redis://``, ``rediss://`` or ``unix://`` URL of redis-py."""
     options = connection_options(timeout_s)
     if url.startswith("unix:"):
         options.pop("socket_keepalive")
-    pool = ConnectionPool.from_url(url, **options)
+    return pool_connector(ConnectionPool.from_url(url, **options))
+
+
+def pool_connector(pool: ConnectionPool) -> Connect:
+    """Return what opens one connection per call as a pool of redis-py would; the pool holds none."""
 
     async def connect() -> AbstractConnection:
         connection: AbstractConnection = pool.make_connection()  # type: ignore[no-untyped-call]
@@ -300,6 +299,14 @@ class Link:
         if isinstance(reply, RedisReplied):
             raise reply
         return reply
+
+    def lane(self, key: str) -> str:  # noqa: ARG002 - a cluster has one for each primary
+        """Return which server a key is on: there is one."""
+        return ""
+
+    def primaries(self) -> "list[Link]":
+        """Return a link to each primary."""
+        return [self]
 
     async def close(self) -> None:
         """Close the connection and end the task that keeps it open; pending calls fail as unavailable."""

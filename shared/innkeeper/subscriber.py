@@ -10,6 +10,7 @@ import logging
 from collections import Counter
 from collections.abc import Callable
 
+from redis.crc import key_slot
 from redis.exceptions import RedisError
 
 from innkeeper.errors import RedisReplied, RedisUnavailable
@@ -19,6 +20,7 @@ log = logging.getLogger("innkeeper.redis")
 
 _PING_EVERY_S = 0.5
 _PIECE = 500
+_AFTER_ERROR_S = 0.25
 
 
 class Subscriber:
@@ -29,6 +31,7 @@ class Subscriber:
         on_message: Called with (channel, body) for each message, in order.
         on_fresh: Called with a channel each time its subscription is confirmed again after a lost connection: what
             was published in between did not come.
+        on_moved: Called with a ``MOVED slot host:port`` that a subscription met; whoever gave this unsubscribes here.
         silent_s: How long a connection may leave a PING unanswered.
     """
 
@@ -38,12 +41,14 @@ class Subscriber:
         *,
         on_message: Callable[[bytes, bytes], None],
         on_fresh: Callable[[bytes], None],
+        on_moved: Callable[[str], None] | None = None,
         silent_s: float = 1.5,
         name: str = "subscriptions",
     ) -> None:
         self._connect = connect
         self._on_message = on_message
         self._on_fresh = on_fresh
+        self._on_moved = on_moved
         self._silent_s = silent_s
         self._name = name
         self._channel: Channel | None = None
@@ -58,6 +63,7 @@ class Subscriber:
         self._loop = asyncio.get_running_loop()
         self._lost = asyncio.Event()
         self._closed = False
+        self._pause_s = 0.0
         self._keeper = asyncio.create_task(self._keep_open(), name=f"redis {name}")
 
     async def subscribe(self, channel: str) -> None:
@@ -85,15 +91,20 @@ class Subscriber:
             self._fresh.discard(name)
             self._send(b"SUNSUBSCRIBE", name)
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether every channel is confirmed on the present connection."""
+        return self._channel is not None and len(self._confirmed) == len(self._wanted)
+
     def is_subscribed(self, channel: str) -> bool:
         """Return whether the channel is confirmed on the present connection."""
         return channel.encode() in self._confirmed
 
     def reopen(self) -> None:
-        """Connect anew: the server is known to be no primary any more, so what is published does not come here."""
+        """Connect anew, as where the server is no primary any more: what is published does not come here."""
         if self._channel is not None:
             self._channel.close()
-            self._on_lost("no primary any more")
+            self._on_lost("given up")
 
     async def close(self) -> None:
         """Close the connection; nothing is called afterwards."""
@@ -122,11 +133,34 @@ class Subscriber:
         self._heard_at_s = self._loop.time()
         for reply in replies:
             if isinstance(reply, RedisReplied):
-                log.error("redis %s: %s", self._name, reply)
+                self._on_error(str(reply))
             elif isinstance(reply, list) and reply[0] == b"smessage":
                 self._on_message(reply[1], reply[2])
             elif isinstance(reply, list) and reply[0] == b"ssubscribe":
                 self._on_confirmed(reply[1])
+            elif isinstance(reply, list) and reply[0] == b"sunsubscribe":
+                self._on_ended(reply[1])
+
+    def _on_ended(self, name: bytes) -> None:
+        """A subscription is over: asked for, or its slot left this node; then asking again tells where it went."""
+        if name in self._confirmed and not self._unanswered[name]:
+            self._confirmed.discard(name)
+            self._fresh.add(name)
+            self._unanswered[name] += 1
+            self._send(b"SSUBSCRIBE", name)
+
+    def _on_error(self, text: str) -> None:
+        if text.startswith("MOVED ") and self._on_moved is not None:
+            # It does not say for which channel: one of the slot, and all of them get the same answer.
+            slot = int(text.split()[1])
+            name = next((name for name in self._unanswered if key_slot(name) == slot), None)
+            if name is not None:
+                self._unanswered -= Counter((name,))
+            self._on_moved(text)
+        else:
+            log.error("redis %s: %s", self._name, text)
+            self._pause_s = _AFTER_ERROR_S
+            self.reopen()
 
     def _on_confirmed(self, name: bytes) -> None:
         self._unanswered[name] -= 1
@@ -172,6 +206,8 @@ class Subscriber:
             for at in range(0, len(names), _PIECE):
                 channel.write(b"".join(pack((b"SSUBSCRIBE", name)) for name in names[at : at + _PIECE]))
             await self._watch(channel)
+            await asyncio.sleep(self._pause_s)
+            self._pause_s = 0.0
 
     async def _watch(self, channel: Channel) -> None:
         """Ping until the connection is lost or leaves a ping unanswered."""

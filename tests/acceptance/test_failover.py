@@ -14,8 +14,7 @@ from harness.house import House, until
 from harness.sentinels import Sentinels
 from harness.talk import RESYNC, Talker, check_one_history, crowd, regain, settle
 from innkeeper.errors import RedisUnavailable
-from innkeeper.redis_client import Link
-from innkeeper.topology import reach
+from innkeeper.topology import open_link, reach
 
 ROOMS = [f"ledger/room-{n}" for n in range(4)]
 WRITABLE_S = 5.0
@@ -94,7 +93,7 @@ async def test_many_failovers(tmp_path: Path) -> None:
 async def test_a_link_follows_the_primary(tmp_path: Path) -> None:
     """A link whose server was made a replica finds the new primary by itself."""
     async with Sentinels(tmp_path) as sentinels:
-        link = Link(reach(sentinels.url, timeout_s=0.5), timeout_s=0.5, name="test")
+        link = open_link(reach(sentinels.url, timeout_s=0.5), timeout_s=0.5, name="test")
         try:
             await link.call("SET", "a", "1")
             primary = await sentinels.primary()

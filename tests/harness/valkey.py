@@ -16,7 +16,7 @@ class Valkey:
 
     def __init__(self, *options: str, persist: bool = False) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="inn-valkey-"))
-        self._options = options
+        self.options = options
         self._persist = persist
         self.process: subprocess.Popen[bytes] | None = None
         for attempt in range(5):
@@ -38,7 +38,7 @@ class Valkey:
             [
                 str(get_binary_path()),
                 *("--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.folder)),
-                *("--save", "", "--enable-debug-command", "yes", *aof, *self._options),
+                *("--save", "", "--enable-debug-command", "yes", *aof, *self.options),
             ],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.STDOUT,

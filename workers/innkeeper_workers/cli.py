@@ -46,8 +46,8 @@ async def serve(rooms: dict[str, type[Room]], redis_url: str) -> int:
     """Serve rooms until SIGTERM or SIGINT, then hand all of them over."""
     stop = stop_asked()
     times = DEFAULT_TIMES
-    connect = await check_redis(redis_url, timeout_s=times.redis_timeout_ms / 1000, shown=without_password(redis_url))
-    fleet = Fleet(rooms, connect, times)
+    where = await check_redis(redis_url, timeout_s=times.redis_timeout_ms / 1000, shown=without_password(redis_url))
+    fleet = Fleet(rooms, where, times)
     pulse = Pulse(fleet)
     watchdog = Watchdog(end_after_s=2 * times.lease_ms / 1000)
     duties: list[asyncio.Task[None]] = []
@@ -56,11 +56,10 @@ async def serve(rooms: dict[str, type[Room]], redis_url: str) -> int:
         try:
             await fleet.announce_kinds()
         except (RedisUnavailable, RedisReplied) as error:
-            log.warning("kinds not announced yet, the first heartbeat will: %s", error)
+            log.warning("kinds not announced yet, the next look will: %s", error)
+        beside = (pulse.beat_forever, pulse.watch_forever, pulse.renew_forever, Sweep(fleet, pulse).sweep_forever)
         duties = [
-            asyncio.create_task(pulse.beat_forever()),
-            asyncio.create_task(pulse.renew_forever()),
-            asyncio.create_task(Sweep(fleet, pulse).sweep_forever()),
+            asyncio.create_task(work()) for work in beside
         ]
         waking = asyncio.create_task(fleet.serve_wakes())
         log.info("worker %s serves %s", fleet.incarnation, ", ".join(sorted(rooms)))

@@ -10,24 +10,23 @@ import orjson
 
 from innkeeper import functions, keys
 from innkeeper.address import Address, InvalidAddress, parse_address
+from innkeeper.cluster import Cluster
 from innkeeper.errors import FunctionMissing, LeaseLost, RedisReplied, RedisUnavailable
 from innkeeper.functions import Claimed, Held
 from innkeeper.functions.library import load_library
 from innkeeper.keys import RoomKeys, room_keys
 from innkeeper.lease import DEFAULT_TIMES, LeaseTimes
 from innkeeper.memory import Thrift
-from innkeeper.redis_client import Connect, Link
 from innkeeper.room import Room
-from innkeeper.subscriber import Subscriber
+from innkeeper.topology import Commands, Subscriptions, Where, open_link, open_subscriber
 from innkeeper.wire import read_news
 from innkeeper_workers.owner import Owner
+from innkeeper_workers.wakes import WakeQueues
 
 log = logging.getLogger("innkeeper.worker")
 
-_WAKES_AT_ONCE = 8
 _HANDOVERS_AT_ONCE = 10
 _STEAL_AFTER_RECONNECT_S = 0.5
-_BLOCK_S = 1
 _TRIALS_AT_ONCE = 8
 _LOOKS = 20
 
@@ -37,19 +36,29 @@ class Fleet:
 
     Args:
         rooms: The room classes by kind; other kinds are left to other workers.
-        connect: Opens a connection to Redis.
+        where: Where Redis is.
         times: The figures of ownership.
     """
 
-    def __init__(self, rooms: dict[str, type[Room]], connect: Connect, times: LeaseTimes = DEFAULT_TIMES) -> None:
+    def __init__(
+        self,
+        rooms: dict[str, type[Room]],
+        where: Where,
+        times: LeaseTimes = DEFAULT_TIMES,
+    ) -> None:
         self.loop = asyncio.get_running_loop()
         self.rooms = rooms
         self.times = times
         self.incarnation = new_incarnation()
         timeout_s = times.redis_timeout_ms / 1000
-        self.bells = Subscriber(connect, on_message=self._on_bell, on_fresh=self._on_fresh_bell, name="bells")
-        self.link = Link(connect, timeout_s=timeout_s, name="worker", on_unready=self.bells.reopen)
-        self.wake_link = Link(connect, timeout_s=_BLOCK_S + 2 * timeout_s, name="wake queue")
+        self.bells: Subscriptions = open_subscriber(
+            where, on_message=self._on_bell, on_fresh=self._on_fresh_bell, name="bells"
+        )
+        self.link: Commands = open_link(where, timeout_s=timeout_s, name="worker", on_unready=self.bells.reopen)
+        if isinstance(where, Cluster):
+            # A slot that moves takes its bells' subscribers along a moment later: that is no evidence of a death.
+            where.on_change.append(self._note_reconnection)
+        self._wakes = WakeQueues(where, rooms, timeout_s=timeout_s)
         self.owners: dict[Address, Owner] = {}
         self.redis_time_ms = 0  # as of the last heartbeat
         self.is_registered = False  # whether inn:workers names this incarnation, so that others would see it die
@@ -87,23 +96,9 @@ class Fleet:
 
     async def serve_wakes(self) -> None:
         """Take rooms from the wake queues and claim them, until draining."""
-        queues = [keys.wake_queue(kind) for kind in self.rooms]
-        while not self.draining:
-            if not self.is_registered:
-                await asyncio.sleep(0.01)
-                continue
-            try:
-                popped = await self.wake_link.call("BZPOPMIN", *queues, _BLOCK_S)
-                if not popped:
-                    continue
-                self.consider(popped[1].decode())
-                more = await self.wake_link.call("ZPOPMIN", popped[0], _WAKES_AT_ONCE - 1)
-            except (RedisUnavailable, RedisReplied) as error:
-                log.debug("wake queue: %s", error)
-                await asyncio.sleep(0.05)
-                continue
-            for name in more[::2]:
-                self.consider(name.decode())
+        while not self.is_registered and not self.draining:
+            await asyncio.sleep(0.01)
+        await self._wakes.serve(self.consider, until=lambda: self.draining)
 
     async def wake(self, addresses: Iterable[Address]) -> None:
         """Put rooms into the index of rooms awake and into their wake queues; a room appears once.
@@ -146,7 +141,7 @@ class Fleet:
         await asyncio.sleep(0)  # their ends are noted, and their rooms woken
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self.bells.close()
-        await self.wake_link.close()
+        await self._wakes.close()
         await self.link.close()
 
     # --- claiming -------------------------------------------------------------------------------------------------
@@ -338,8 +333,11 @@ class Fleet:
         if owner is not None:
             owner.ring(read_news(body))
 
-    def _on_fresh_bell(self, channel: bytes) -> None:
+    def _note_reconnection(self) -> None:
         self.reconnected_at_s = self.loop.time()
+
+    def _on_fresh_bell(self, channel: bytes) -> None:
+        self._note_reconnection()
         owner = self._by_bell.get(channel)
         if owner is not None:
             owner.ring([])

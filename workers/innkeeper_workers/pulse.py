@@ -2,24 +2,46 @@
 
 import asyncio
 import logging
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
 from innkeeper import functions, keys
 from innkeeper.address import Address, parse_address
 from innkeeper.errors import FunctionMissing, RedisReplied, RedisUnavailable
 from innkeeper.keys import room_keys
+from innkeeper.topology import by_lane
 from innkeeper_workers.fleet import new_incarnation
 from innkeeper_workers.sweep import has_backlog
 
 if TYPE_CHECKING:
     from innkeeper.redis_client import Command
     from innkeeper_workers.fleet import Fleet
+    from innkeeper_workers.owner import Owner
 
 log = logging.getLogger("innkeeper.worker")
 
 _ROOMS_AT_ONCE = 200
-_ANNOUNCE_EVERY_BEATS = 8
+_ANNOUNCE_EVERY_LOOKS = 8
 _EAR_LOOKS = 3
+
+
+class _Clock:
+    """The server's time where a registry is, as last read, and since when it has been read without a pause."""
+
+    def __init__(self) -> None:
+        self.now_ms = 0
+        self.steady_since_ms = 0
+
+    def read(self, now_ms: int, pause_ms: int) -> None:
+        """Take what the server said; a pause longer than that begins a new steady time."""
+        if now_ms - self.now_ms > pause_ms:
+            # Redis was away (or this worker was): the others' heartbeats could not come either, give them time.
+            self.steady_since_ms = now_ms
+        self.now_ms = now_ms
+
+    def is_steady(self, for_ms: int) -> bool:
+        """Return whether it has been read without a pause for that long."""
+        return self.now_ms - self.steady_since_ms > for_ms
 
 
 class Pulse:
@@ -29,38 +51,44 @@ class Pulse:
         self._fleet = fleet
         self._first = True
         self._past = ""  # the incarnation before, until its list of rooms is deleted
-        self._now_ms = 0
-        self._steady_since_ms = 0
-        self._beats = 0
+        self._clocks = {keys.WORKERS: _Clock(), keys.EDGES: _Clock()}
+        self._looks = 0
         self._deaf = ""  # the neighbour whose rooms were woken already
         self._refused_count = 0
 
     async def beat_forever(self) -> None:
-        """Say every 250 ms that this worker lives, and look who does not."""
+        """Say every 250 ms that this worker lives."""
+        while True:
+            await self._safely(self._beat)
+            await asyncio.sleep(self._fleet.times.heartbeat_ms / 1000)
+
+    async def watch_forever(self) -> None:
+        """Look every 250 ms who lives no more; in a cluster each registry is on a node that may be away by itself."""
         fleet = self._fleet
         while True:
-            try:
-                await self._beat()
-                if self._beats % _ANNOUNCE_EVERY_BEATS == 0:
-                    await fleet.announce_kinds()  # a Redis that came back empty must hear of them again
-                self._beats += 1
-                await self._watch_workers()
-                await self._watch_neighbour()
-                await self._watch_edges()
-            except FunctionMissing:
-                await fleet.load_functions()
-            except (RedisUnavailable, RedisReplied) as error:
-                log.debug("heartbeat: %s", error)
+            if self._looks % _ANNOUNCE_EVERY_LOOKS == 0:
+                await self._safely(fleet.announce_kinds)  # a Redis that came back empty must hear of them again
+            self._looks += 1
+            if self._clocks[keys.WORKERS].now_ms:
+                await self._safely(self._watch_workers)
+                await self._safely(self._watch_neighbour)
+                await self._safely(self._watch_edges)
             await asyncio.sleep(fleet.times.heartbeat_ms / 1000)
+
+    async def _safely(self, duty: Callable[[], Awaitable[None]]) -> None:
+        try:
+            await duty()
+        except FunctionMissing:
+            await self._fleet.load_functions()
+        except (RedisUnavailable, RedisReplied) as error:
+            log.debug("heartbeat: %s", error)
 
     async def renew_forever(self) -> None:
         """Renew all leases every 500 ms, in one write; put rooms to sleep that nobody used."""
         fleet = self._fleet
         while True:
-            try:
-                await self._renew()
-            except RedisUnavailable as error:
-                log.warning("leases not renewed: %s", error)
+            lanes = by_lane(fleet.link, list(fleet.owners.values()), lambda owner: owner.keys.lock)
+            await asyncio.gather(*map(self._renew, lanes))
             for owner in list(fleet.owners.values()):
                 if owner.is_idle and not owner.leaving:
                     owner.leave("idle")
@@ -86,13 +114,8 @@ class Pulse:
             commands += self._index()
         reply = await fleet.link.send(commands)
         alive, now_ms = functions.read_heartbeat(reply[0])
-        if fleet.refused_count > self._refused_count:
-            fresh, self._refused_count = fleet.refused_count - self._refused_count, fleet.refused_count
-            await fleet.link.call("HINCRBY", keys.COUNTERS, "refused_commits", fresh)
-        if now_ms - self._now_ms > fleet.times.heartbeat_dead_ms:
-            # Redis was away (or this worker was): the others' heartbeats could not come either, give them time.
-            self._steady_since_ms = now_ms
-        self._now_ms = fleet.redis_time_ms = now_ms
+        self._clocks[keys.WORKERS].read(now_ms, fleet.times.heartbeat_dead_ms)
+        fleet.redis_time_ms = now_ms
         self._first, self._past = False, ""
         fleet.is_registered = alive
         if not alive:
@@ -112,16 +135,17 @@ class Pulse:
             commands.append(("SADD", keys.worker_rooms(fleet.incarnation), *map(str, fleet.owners)))
         return commands
 
-    async def _renew(self) -> None:
+    async def _renew(self, owners: "list[Owner]") -> None:
         fleet = self._fleet
-        owners = list(fleet.owners.values())
-        if not owners:
-            return
         sent_at_s = fleet.loop.time()
         lease_ms = fleet.times.lease_ms
-        replies = await fleet.link.send(
-            [functions.renew(o.keys, token=o.token, worker=fleet.incarnation, lease_ms=lease_ms) for o in owners]
-        )
+        try:
+            replies = await fleet.link.send(
+                [functions.renew(o.keys, token=o.token, worker=fleet.incarnation, lease_ms=lease_ms) for o in owners]
+            )
+        except RedisUnavailable as error:
+            log.warning("%d lease(s) not renewed: %s", len(owners), error)
+            return
         for owner, reply in zip(owners, replies, strict=True):
             if isinstance(reply, FunctionMissing):
                 await fleet.load_functions()
@@ -140,6 +164,9 @@ class Pulse:
     async def _watch_workers(self) -> None:
         """Wake the rooms with backlog of workers silent for a second."""
         fleet = self._fleet
+        if fleet.refused_count > self._refused_count:
+            fresh, self._refused_count = fleet.refused_count - self._refused_count, fleet.refused_count
+            await fleet.link.call("HINCRBY", keys.COUNTERS, "refused_commits", fresh)
         for worker in await self._silent(keys.WORKERS, fleet.times.heartbeat_dead_ms):
             if worker == fleet.incarnation:
                 continue
@@ -171,19 +198,20 @@ class Pulse:
         fleet = self._fleet
         rooms = await self._rooms_of(keys.worker_rooms(worker))
         log.info("worker %s %s, looking after its %d room(s)", worker, why, len(rooms))
-        for at in range(0, len(rooms), _ROOMS_AT_ONCE):
-            piece = rooms[at : at + _ROOMS_AT_ONCE]
+        for piece in self._pieces(rooms):
             replies = await fleet.link.send([("HMGET", room_keys(room).sessions, "#", "@") for room in piece])
             await fleet.wake([room for room, counts in zip(piece, replies, strict=True) if has_backlog(counts)])
 
     async def _watch_edges(self) -> None:
         """Let the members of edges silent for three seconds leave, in each room in its order."""
         fleet = self._fleet
+        # A heartbeat of nobody tells the time where the edges' registry is: another node's clock may differ.
+        answer = await fleet.link.send((functions.heartbeat(keys.EDGES, incarnation="-", first=False),))
+        self._clocks[keys.EDGES].read(functions.read_heartbeat(answer[0])[1], fleet.times.heartbeat_dead_ms)
         for edge in await self._silent(keys.EDGES, fleet.times.edge_dead_ms):
             rooms = await self._rooms_of(keys.edge_rooms(edge))
             log.info("edge %s is silent, its members leave %d room(s)", edge, len(rooms))
-            for at in range(0, len(rooms), _ROOMS_AT_ONCE):
-                piece = rooms[at : at + _ROOMS_AT_ONCE]
+            for piece in self._pieces(rooms):
                 replies = await fleet.link.send([functions.reap_edge(room_keys(room), edge=edge) for room in piece])
                 wanting = []
                 for room, reply in zip(piece, replies, strict=True):
@@ -198,12 +226,18 @@ class Pulse:
 
     def is_steady(self, for_ms: int) -> bool:
         """Return whether this worker and Redis have been in touch without a break for that long."""
-        return self._now_ms - self._steady_since_ms > for_ms
+        return self._clocks[keys.WORKERS].is_steady(for_ms)
+
+    def _pieces(self, rooms: list[Address]) -> list[list[Address]]:
+        """Return rooms in pieces for one call each; a piece is on one server."""
+        lanes = by_lane(self._fleet.link, rooms, lambda room: room_keys(room).sessions)
+        return [lane[at : at + _ROOMS_AT_ONCE] for lane in lanes for at in range(0, len(lane), _ROOMS_AT_ONCE)]
 
     async def _silent(self, registry: str, for_ms: int) -> list[str]:
-        if not self.is_steady(for_ms):
+        clock = self._clocks[registry]
+        if not clock.is_steady(for_ms):
             return []
-        names = await self._fleet.link.call("ZRANGE", registry, "-inf", self._now_ms - for_ms, "BYSCORE")
+        names = await self._fleet.link.call("ZRANGE", registry, "-inf", clock.now_ms - for_ms, "BYSCORE")
         return [name.decode() for name in names]
 
     async def _rooms_of(self, key: str) -> list[Address]:

@@ -4,6 +4,7 @@ Two versions stand side by side during a roll-out, because two libraries may not
 in the hash. Only workers load; the two newest libraries are kept (the header says when each was loaded).
 """
 
+import asyncio
 import hashlib
 import re
 from importlib import resources
@@ -12,7 +13,8 @@ from typing import TYPE_CHECKING
 from innkeeper.errors import RedisReplied
 
 if TYPE_CHECKING:
-    from innkeeper.redis_client import Link, Reply
+    from innkeeper.redis_client import Reply
+    from innkeeper.topology import Commands
 
 ACTS = ("push", "claim", "commit", "renew", "release", "heartbeat", "reap_edge", "wake", "look")
 # Acts that drain or keep what is accepted go on under OOM; push is refused there as back-pressure.
@@ -40,12 +42,23 @@ def library_code(loaded_us: str) -> str:
     return "\n".join(lines) + "\n"
 
 
-async def load_library(link: "Link") -> None:
-    """Load this version's functions if the server lacks them, and retire all but the two newest libraries.
+async def load_library(link: "Commands") -> None:
+    """Load this version's functions into each primary that lacks them; retire all but the two newest libraries.
 
     Safe to run from many workers at once. A library that is retired while an old worker still uses it is loaded
-    again by that worker ("Function not found").
+    again by that worker ("Function not found"). Where a primary is away the others are served all the same.
+
+    Raises:
+        RedisUnavailable: One of them did not answer.
+        RedisReplied: One of them refused.
     """
+    outcomes = await asyncio.gather(*map(_load_into, link.primaries()), return_exceptions=True)
+    for outcome in outcomes:
+        if outcome is not None:
+            raise outcome
+
+
+async def _load_into(link: "Commands") -> None:
     present = _loaded(await link.call("FUNCTION", "LIST", "LIBRARYNAME", "inn_*", "WITHCODE"))
     newest = max(present, key=lambda name: present[name], default="")
     if newest == NAME:
