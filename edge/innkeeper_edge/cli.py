@@ -9,9 +9,10 @@ import click
 from aiohttp import web
 
 from innkeeper.boot import check_redis, run_role, set_up_logs, stop_asked
+from innkeeper.durability import Durability
 from innkeeper.errors import PortTaken
 from innkeeper.lease import DEFAULT_TIMES
-from innkeeper.options import log_level_option, redis_option, without_password
+from innkeeper.options import durability_option, log_level_option, redis_option, without_password
 from innkeeper.supervise import announce_ready, follow_parent, reserve_port, run_processes
 from innkeeper_edge.app import Site
 from innkeeper_edge.edge import Edge
@@ -24,6 +25,7 @@ _HEADER_S = 10.0
 
 @click.command()
 @redis_option()
+@durability_option()
 @click.option("--host", envvar="INNKEEPER_HOST", default="127.0.0.1", help="Address to listen on.")
 @click.option(
     "--port", envvar="INNKEEPER_PORT", type=click.IntRange(0, 65535), default=8000, help="0 picks a free one."
@@ -37,8 +39,8 @@ _HEADER_S = 10.0
 @click.option("--reuse-port", is_flag=True, hidden=True)
 @log_level_option()
 def edge(  # noqa: PLR0917 - click passes them by name
-    redis: str, host: str, port: int, auth: str | None, origins: tuple[str, ...], page: bool, processes: int,
-    reuse_port: bool, log_level: str,
+    redis: str, durability: str, host: str, port: int, auth: str | None, origins: tuple[str, ...], page: bool,
+    processes: int, reuse_port: bool, log_level: str,
 ) -> None:  # fmt: skip
     """Serve WebSockets at ws://HOST:PORT/parties/{kind}/{name}."""
     set_up_logs(log_level)
@@ -48,21 +50,48 @@ def edge(  # noqa: PLR0917 - click passes them by name
         with reserve_port(host, port) as held:
             os.environ["INNKEEPER_REDIS"] = redis  # not as an argument: a password would show in ps
             arguments = ["edge", "--host", host, "--port", str(held.getsockname()[1])]
-            arguments += ["--auth", auth, "--reuse-port", "--log-level", log_level, "--page" if page else "--no-page"]
+            arguments += [
+                "--durability",
+                durability,
+                "--auth",
+                auth,
+                "--reuse-port",
+                "--log-level",
+                log_level,
+                "--page" if page else "--no-page",
+            ]
             for origin in origins:
                 arguments += ["--origin", origin]
             click.echo(f"innkeeper edge listens on http://{host}:{held.getsockname()[1]}/", err=True)
             sys.exit(run_processes(arguments, processes))
     follow_parent()
-    sys.exit(run_role(lambda: serve(redis, host, port, reuse_port=reuse_port, origins=frozenset(origins), page=page)))
+    mode = Durability(durability)
+    allowed = frozenset(origins)
+    sys.exit(
+        run_role(lambda: serve(redis, host, port, durability=mode, reuse_port=reuse_port, origins=allowed, page=page))
+    )
 
 
-async def serve(redis_url: str, host: str, port: int, *, reuse_port: bool, origins: frozenset[str], page: bool) -> int:
+async def serve(
+    redis_url: str,
+    host: str,
+    port: int,
+    *,
+    durability: Durability,
+    reuse_port: bool,
+    origins: frozenset[str],
+    page: bool,
+) -> int:
     """Serve sockets until SIGTERM or SIGINT, then close them all with 1012."""
     stop = stop_asked()
     times = DEFAULT_TIMES
-    where = await check_redis(redis_url, timeout_s=times.redis_timeout_ms / 1000, shown=without_password(redis_url))
-    edge = Edge(where, times)
+    where = await check_redis(
+        redis_url,
+        timeout_s=times.redis_timeout_ms / 1000,
+        shown=without_password(redis_url),
+        durability=durability,
+    )
+    edge = Edge(where, times, durability)
     site = Site(edge, origins=origins, page=page)
     runner = web.AppRunner(
         site.make_app(), access_log=None, keepalive_timeout=_HEADER_S, shutdown_timeout=_DRAIN_S, handle_signals=False

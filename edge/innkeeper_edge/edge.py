@@ -13,6 +13,7 @@ from innkeeper import functions, keys
 from innkeeper.address import Address
 from innkeeper.close_codes import RESTARTING, SILENT, UNAVAILABLE
 from innkeeper.connection import User
+from innkeeper.durability import Durability, ReplicatedLink
 from innkeeper.errors import FunctionMissing, RedisReplied, RedisUnavailable
 from innkeeper.functions import PushEvent
 from innkeeper.keys import room_keys
@@ -49,9 +50,12 @@ class Edge:
     Args:
         where: Where Redis is.
         times: The figures of ownership.
+        durability: What a message must have survived to count as accepted.
     """
 
-    def __init__(self, where: Where, times: LeaseTimes = DEFAULT_TIMES) -> None:
+    def __init__(
+        self, where: Where, times: LeaseTimes = DEFAULT_TIMES, durability: Durability = Durability.RELAXED
+    ) -> None:
         self.loop = asyncio.get_running_loop()
         self.times = times
         self.incarnation = _new_incarnation()
@@ -63,6 +67,12 @@ class Edge:
         self.link: Commands = open_link(
             where, timeout_s=times.redis_timeout_ms / 1000, name="edge", on_unready=self.subscriber.reopen
         )
+        # What is accepted, and what is read to be shown; in `replicated` a replica has it first.
+        self.lasting_link: Commands = self.link
+        if durability is Durability.REPLICATED:
+            self.lasting_link = open_link(
+                where, timeout_s=times.redis_timeout_ms / 1000, name="pushes", kind=ReplicatedLink
+            )
         self.ingress = Ingress(self)
         self.fill_count = 0
         self._thrift = Thrift()
@@ -381,7 +391,7 @@ class Edge:
             task.cancel()
         await asyncio.gather(*self.duties, *self._tasks, return_exceptions=True)
         await self.subscriber.close()
-        await self.link.close()
+        await asyncio.gather(*(link.close() for link in {self.link, self.lasting_link}))
 
 
 def _batch_of(row: bytes | None) -> float:

@@ -39,7 +39,7 @@ class Feed:
         self.chain: Chain | None = None
         self.suspect: StreamId | None = None
         self.accepted_batch = 0  # number of this edge's last batch of which the room accepted something
-        self._link: Commands = edge.link
+        self._link: Commands = edge.lasting_link
         self._waiting: deque[Batch] = deque()
         self._busy = True
         self._is_cut = False

@@ -211,7 +211,7 @@ class Ingress:
         wait_s = 0.02
         while True:
             try:
-                return await self._edge.link.send(commands)
+                return await self._edge.lasting_link.send(commands)
             except RedisUnavailable as error:
                 log.warning("push: %s; sending again", error)
                 await asyncio.sleep(wait_s)

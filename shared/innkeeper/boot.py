@@ -12,6 +12,7 @@ from typing import Any
 from redis.exceptions import AuthenticationError, RedisError
 
 from innkeeper.cluster import Cluster
+from innkeeper.durability import Durability, check_durability
 from innkeeper.errors import RedisReplied, RedisUnavailable, RedisUnready, RedisUnusable
 from innkeeper.redis_client import Link, Reply
 from innkeeper.server_settings import warn_of_settings
@@ -76,16 +77,18 @@ def stop_asked() -> asyncio.Event:
     return stop
 
 
-async def check_redis(url: str, *, timeout_s: float, shown: str) -> Where:
+async def check_redis(url: str, *, timeout_s: float, shown: str, durability: Durability = Durability.RELAXED) -> Where:
     """Return where a Redis is that Innkeeper can run on; every primary of a cluster is looked at.
 
     Args:
         url: As :func:`innkeeper.topology.reach` reads it.
         timeout_s: For each connection made later.
         shown: The URL without its password, for messages.
+        durability: What Redis must be set up for.
 
     Raises:
-        RedisUnusable: Nobody answers there, the version is too old, or the eviction policy would drop rooms.
+        RedisUnusable: Nobody answers there, the version is too old, the eviction policy would drop rooms, or accepted
+            messages would not be kept as the durability mode says.
     """
     try:
         first = reach(url, timeout_s=_CONNECT_S)
@@ -105,6 +108,7 @@ async def check_redis(url: str, *, timeout_s: float, shown: str) -> Where:
         for primary in link.primaries():
             await _check_server(primary, shown)
             await warn_of_settings(primary, shown)
+            await check_durability(primary, durability, shown)
     except RedisUnavailable as error:
         raise RedisUnusable(f"Redis at {shown} does not answer: {error}") from None
     finally:

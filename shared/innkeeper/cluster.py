@@ -127,10 +127,11 @@ class ClusterLink:
     Commands without a key go to one of :meth:`primaries`.
     """
 
-    def __init__(self, cluster: Cluster, *, timeout_s: float, name: str) -> None:
+    def __init__(self, cluster: Cluster, *, timeout_s: float, name: str, link: type[Link] = Link) -> None:
         self._cluster = cluster
         self._timeout_s = timeout_s
         self._name = name
+        self._link_class = link
         self._links: dict[str, Link] = {}
         self._closing: set[asyncio.Task[None]] = set()
         self._loop = asyncio.get_running_loop()
@@ -231,7 +232,7 @@ class ClusterLink:
     def _link_to(self, node: str) -> Link:
         link = self._links.get(node)
         if link is None:
-            link = self._links[node] = Link(
+            link = self._links[node] = self._link_class(
                 self._cluster.connect_to(node),
                 timeout_s=self._timeout_s,
                 name=f"{self._name} {node}",

@@ -6,6 +6,8 @@ from typing import Any, TypeVar
 
 import click
 
+from innkeeper.durability import Durability
+
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 
 DEFAULT_REDIS_URL = "redis://127.0.0.1:6379/0"
@@ -24,6 +26,17 @@ def redis_option(
         help_text: One sentence for ``--help``.
     """
     return click.option("--redis", metavar="URL", envvar="INNKEEPER_REDIS", default=default, help=help_text)
+
+
+def durability_option() -> Callable[[Decorated], Decorated]:
+    """Return the decorator of ``--durability`` (parameter ``durability``), read from ``INNKEEPER_DURABILITY``."""
+    return click.option(
+        "--durability",
+        type=click.Choice([mode.value for mode in Durability]),
+        envvar="INNKEEPER_DURABILITY",
+        default=Durability.RELAXED.value,
+        help="What accepted messages survive: as Redis is set up, a power cut (fsync), a failover too (replicated).",
+    )
 
 
 def log_level_option(*, default: str = "info") -> Callable[[Decorated], Decorated]:

@@ -78,11 +78,12 @@ def open_link(
     timeout_s: float,
     name: str,
     on_unready: Callable[[], None] | None = None,
+    kind: type[Link] = Link,
 ) -> Link | ClusterLink:
-    """Return a link to where Redis is; the arguments are those of :class:`Link`."""
+    """Return a link to where Redis is; ``kind`` is of the connections to each server, the rest as of :class:`Link`."""
     if isinstance(where, Cluster):
-        return ClusterLink(where, timeout_s=timeout_s, name=name)
-    return Link(where, timeout_s=timeout_s, name=name, on_unready=on_unready)
+        return ClusterLink(where, timeout_s=timeout_s, name=name, link=kind)
+    return kind(where, timeout_s=timeout_s, name=name, on_unready=on_unready)
 
 
 def open_subscriber(

@@ -131,6 +131,44 @@ async def test_accepted_messages_that_nobody_saw(tmp_path: Path, finder: str) ->
         await until(lambda: house.redis.hget(COUNTERS, "resyncs"), "it is counted")
 
 
+async def test_replicated_loses_nothing(tmp_path: Path) -> None:
+    """With ``replicated`` a blackholed replica stops acceptance, not truth: after the failover nothing is missing."""
+    options = ("--durability", "replicated")
+    async with (
+        Sentinels(tmp_path, persist=True) as sentinels,
+        House(tmp_path, url=sentinels.url, options=options) as house,
+    ):
+        talkers = await crowd(house, ROOMS)
+        primary = await sentinels.primary()
+        hole = await sentinels.reroute_replication()
+        await grow(talkers, 3)
+        hole.swallow()
+        await asyncio.sleep(0.3)  # what a replica had got before is still shown
+        seen = [talker.last_n for talker in talkers]
+        stored = await sentinels.history(primary, ROOMS[0])
+        await asyncio.sleep(1.0)
+        assert [talker.last_n for talker in talkers] == seen, "outputs were shown that no replica has"
+        assert max(await sentinels.history(primary, ROOMS[0])) >= max(stored)
+        sent = [talker.sent_count for talker in talkers]
+        killed_at_s = time.monotonic()
+        primary.kill()
+        new_primary = sentinels.other(primary)
+        await until(sentinels.primary_is(new_primary), "all Sentinels name the new primary")
+        await asyncio.to_thread(primary.start)
+        await sentinels.tell(primary, "REPLICAOF", "127.0.0.1", new_primary.port)
+        regained = await asyncio.gather(*(regain(house, room, "w", killed_at_s) for room in ROOMS))
+        witnesses = {room: client for room, (_, client) in zip(ROOMS, regained, strict=True)}
+        await settle(talkers, witnesses)
+        verdict = check_one_history(
+            talkers, witnesses, {room: await sentinels.history(new_primary, room) for room in ROOMS}
+        )
+        counted = await counters(sentinels)
+        print(f"{sum(sent)} sent before the kill, {verdict}, {counted}")
+        assert hole.swallowed_bytes > 0, "the fault did not bite"
+        assert verdict == (len(talkers), 0, 0)
+        assert counted["refused_commits"] > 0, "no commit stood on history that was lost"
+
+
 async def accepted(house: House, count: int) -> bool:
     """Return whether the room's events are so many."""
     return int(await house.redis.hget("inn:{ledger/room}:sessions", "#")) == count

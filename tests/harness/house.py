@@ -68,7 +68,7 @@ class House:
     """Use it as an async context manager.
 
     ``url`` is a Redis that the test runs itself; without it the house has a valkey-server of its own. ``options`` are
-    given to every role.
+    given to every role, ``server_options`` to that server.
     """
 
     valkey: Valkey
@@ -83,6 +83,7 @@ class House:
         persist: bool = False,
         url: str = "",
         options: Sequence[str] = (),
+        server_options: Sequence[str] = (),
     ) -> None:
         self.folder = folder
         self.target = target
@@ -90,6 +91,7 @@ class House:
         self._persist = persist
         self.redis_url = url
         self.options = options
+        self._server_options = server_options
         self._is_own = not url
         self.redis: Any = None
         self.edges: list[Role] = []
@@ -98,7 +100,7 @@ class House:
 
     async def __aenter__(self) -> Self:
         if self._is_own:
-            self.valkey = Valkey(persist=self._persist)
+            self.valkey = Valkey(*self._server_options, persist=self._persist)
             self.redis_url = self.valkey.url
             self.redis = redis.asyncio.Redis.from_url(self.redis_url)
         try:

@@ -8,9 +8,10 @@ import sys
 import click
 
 from innkeeper.boot import check_redis, run_role, set_up_logs, stop_asked
+from innkeeper.durability import Durability
 from innkeeper.errors import RedisReplied, RedisUnavailable
 from innkeeper.lease import DEFAULT_TIMES
-from innkeeper.options import log_level_option, redis_option, without_password
+from innkeeper.options import durability_option, log_level_option, redis_option, without_password
 from innkeeper.room import Room
 from innkeeper.supervise import announce_ready, follow_parent, run_processes
 from innkeeper.target import load_rooms
@@ -27,27 +28,33 @@ _DRAIN_S = 25.0
 @click.command()
 @click.argument("targets", nargs=-1, required=True, metavar="TARGET...", envvar="INNKEEPER_TARGETS")
 @redis_option()
+@durability_option()
 @click.option("--processes", envvar="INNKEEPER_PROCESSES", type=click.IntRange(1), default=1, help="Worker processes.")
 @log_level_option()
-def worker(targets: tuple[str, ...], redis: str, processes: int, log_level: str) -> None:
+def worker(targets: tuple[str, ...], redis: str, durability: str, processes: int, log_level: str) -> None:
     """Run rooms. TARGET is pkg.mod, pkg.mod:Class or file.py; every Room class defined there is served."""
     set_up_logs(log_level)
     if processes > 1:
         load_rooms(targets)  # a mistake in a target is told once
         os.environ["INNKEEPER_REDIS"] = redis  # not as an argument: a password would show in ps
-        arguments = ["worker", *targets, "--log-level", log_level]
+        arguments = ["worker", *targets, "--durability", durability, "--log-level", log_level]
         sys.exit(run_processes(arguments, processes))
     follow_parent()
     rooms = load_rooms(targets)
-    sys.exit(run_role(lambda: serve(rooms, redis)))
+    sys.exit(run_role(lambda: serve(rooms, redis, Durability(durability))))
 
 
-async def serve(rooms: dict[str, type[Room]], redis_url: str) -> int:
+async def serve(rooms: dict[str, type[Room]], redis_url: str, durability: Durability) -> int:
     """Serve rooms until SIGTERM or SIGINT, then hand all of them over."""
     stop = stop_asked()
     times = DEFAULT_TIMES
-    where = await check_redis(redis_url, timeout_s=times.redis_timeout_ms / 1000, shown=without_password(redis_url))
-    fleet = Fleet(rooms, where, times)
+    where = await check_redis(
+        redis_url,
+        timeout_s=times.redis_timeout_ms / 1000,
+        shown=without_password(redis_url),
+        durability=durability,
+    )
+    fleet = Fleet(rooms, where, times, durability)
     pulse = Pulse(fleet)
     watchdog = Watchdog(end_after_s=2 * times.lease_ms / 1000)
     duties: list[asyncio.Task[None]] = []

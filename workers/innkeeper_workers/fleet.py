@@ -11,6 +11,7 @@ import orjson
 from innkeeper import functions, keys
 from innkeeper.address import Address, InvalidAddress, parse_address
 from innkeeper.cluster import Cluster
+from innkeeper.durability import Durability, ReplicatedLink
 from innkeeper.errors import FunctionMissing, LeaseLost, RedisReplied, RedisUnavailable
 from innkeeper.functions import Claimed, Held
 from innkeeper.functions.library import load_library
@@ -38,6 +39,7 @@ class Fleet:
         rooms: The room classes by kind; other kinds are left to other workers.
         where: Where Redis is.
         times: The figures of ownership.
+        durability: What a commit must have survived before its outputs are shown.
     """
 
     def __init__(
@@ -45,6 +47,7 @@ class Fleet:
         rooms: dict[str, type[Room]],
         where: Where,
         times: LeaseTimes = DEFAULT_TIMES,
+        durability: Durability = Durability.RELAXED,
     ) -> None:
         self.loop = asyncio.get_running_loop()
         self.rooms = rooms
@@ -55,6 +58,10 @@ class Fleet:
             where, on_message=self._on_bell, on_fresh=self._on_fresh_bell, name="bells"
         )
         self.link: Commands = open_link(where, timeout_s=timeout_s, name="worker", on_unready=self.bells.reopen)
+        self.is_replicated = durability is Durability.REPLICATED
+        self.commit_link: Commands = self.link
+        if self.is_replicated:
+            self.commit_link = open_link(where, timeout_s=timeout_s, name="commits", kind=ReplicatedLink)
         if isinstance(where, Cluster):
             # A slot that moves takes its bells' subscribers along a moment later: that is no evidence of a death.
             where.on_change.append(self._note_reconnection)
@@ -142,7 +149,7 @@ class Fleet:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self.bells.close()
         await self._wakes.close()
-        await self.link.close()
+        await asyncio.gather(*(link.close() for link in {self.link, self.commit_link}))
 
     # --- claiming -------------------------------------------------------------------------------------------------
     def consider(self, text: str) -> None:

@@ -20,6 +20,7 @@ from innkeeper_workers.activation import Activation
 from innkeeper_workers.starting import Starting
 
 if TYPE_CHECKING:
+    from innkeeper.topology import Commands
     from innkeeper_workers.fleet import Fleet
 
 log = logging.getLogger("innkeeper.worker")
@@ -53,6 +54,7 @@ class Owner:
         self.token = claimed.token
         self.version = int(meta.get(b"version", 0))
         self.read_iseq = int(meta.get(b"cursor", 0))
+        self.last_id = meta.get(b"last", b"0-0")
         self.known_iseq = claimed.iseq
         self.marked_iseq = int(meta.get(b"marked", 0))
         self.strikes = int(meta.get(b"strikes", 0))
@@ -126,6 +128,7 @@ class Owner:
             LeaseLost: A commit or read showed that the room's history is not ours any more.
         """
         try:
+            await self._announce(self.last_id)  # the owner before may have died between commit and announcement
             await self._starting.run()
             while True:
                 if self._must_read and not self._pending:
@@ -295,18 +298,27 @@ class Owner:
             turn=turn,
             created=created,
             tries=tries,
+            shown=not fleet.is_replicated,
         )
         turn.clear()
         return self._confirm(command, sent_at_s if extend else 0.0)
 
     async def _confirm(self, command: Command, extended_at_s: float) -> None:
-        committed = functions.read_committed(await self._ask(command))
+        committed = functions.read_committed(await self._ask(command, self.fleet.commit_link))
         if not isinstance(committed, Committed):
             self.fleet.refused_count += 1
             log.warning("room %s: commit refused (%s) under token %s", self.address, committed, self.token)
             raise LeaseLost(str(self.address), committed)
+        await self._announce(committed.last_id)
         self.version = committed.version
         self.confirmed_at_s = max(self.confirmed_at_s, extended_at_s)
+
+    async def _announce(self, last_id: bytes) -> None:
+        """Show the edges what was committed since the last announcement, where commit may not: a replica has it now."""
+        if not self.fleet.is_replicated:
+            return
+        await self._ask(functions.announce(self.keys, token=self.token, previous=self.last_id, last=last_id))
+        self.last_id = last_id
 
     async def _release(self) -> bool:
         """Give the room back; False where it turned out to have backlog after all."""
@@ -333,12 +345,12 @@ class Owner:
             return False
         return True
 
-    async def _ask(self, command: Command) -> Reply:
+    async def _ask(self, command: Command, link: "Commands | None" = None) -> Reply:
         """Send a command, again and unchanged while there is no answer; an error reply raises."""
         wait_s = 0.02
         while True:
             try:
-                reply = (await self.fleet.link.send((command,)))[0]
+                reply = (await (link or self.fleet.link).send((command,)))[0]
             except RedisUnavailable:
                 log.warning("room %s: Redis does not answer, asking again", self.address)
             else:

@@ -26,6 +26,7 @@ HEARTBEAT = f"inn_heartbeat_{HASH}"
 REAP_EDGE = f"inn_reap_edge_{HASH}"
 WAKE = f"inn_wake_{HASH}"
 LOOK = f"inn_look_{HASH}"
+ANNOUNCE = f"inn_announce_{HASH}"
 
 ROOM_SHARDS = 16
 _LOOK_AFTER_MS = 1_000
@@ -138,16 +139,19 @@ def commit(
     turn: Turn,
     created: bool = True,
     tries: bool = False,
+    shown: bool = True,
 ) -> Command:
     """Build the commit of a turn.
 
     ``lease_ms`` 0 leaves the lock as it is; ``keep_outputs`` 0 trims nothing, else inbox and outlog are trimmed, but
     for that many of the newest outputs; ``created`` False is for a room whose on_create has not succeeded; ``tries``
-    says that the handler of the next event, a marked one, starts when this is committed.
+    says that the handler of the next event, a marked one, starts when this is committed; ``shown`` False publishes
+    where nobody listens: :func:`announce` shows the outputs later.
     """
     command: list[str | bytes | int] = [
         "FCALL", COMMIT, 11, keys.meta, keys.lock, keys.inbox, keys.state, keys.members, keys.timers, keys.sessions,
-        keys.outlog, keys.outbox, keys.dead, keys.out, token, version, lease_ms, worker, keep_outputs,
+        keys.outlog, keys.outbox, keys.dead, keys.out if shown else keys.outlog,
+        token, version, lease_ms, worker, keep_outputs,
         1 if turn.destroy else 3 if tries else 0 if created else 2, len(turn.consumed),
     ]  # fmt: skip
     if turn.changes_nothing:
@@ -192,6 +196,11 @@ def read_committed(reply: Reply) -> Committed | str:
         reason: str = parts[1].decode()
         return reason
     return Committed(int(parts[1]), parts[2])
+
+
+def announce(keys: RoomKeys, *, token: str, previous: bytes, last: bytes) -> Command:
+    """Build the announcement of the outputs after ``previous`` up to ``last``; equal ids announce that id alone."""
+    return ("FCALL", ANNOUNCE, 3, keys.meta, keys.outlog, keys.out, token, previous, last)
 
 
 def renew(keys: RoomKeys, *, token: str, worker: str, lease_ms: int) -> Command:

@@ -1,6 +1,6 @@
 -- commit: make one turn of a room true, all of it or nothing, and show it to the edges.
 -- KEYS  1 meta HASH, 2 lock STRING, 3 inbox STREAM, 4 state HASH, 5 members HASH, 6 timers HASH, 7 sessions HASH,
---       8 outlog STREAM, 9 outbox STREAM, 10 dead STREAM, 11 out CHANNEL
+--       8 outlog STREAM, 9 outbox STREAM, 10 dead STREAM, 11 out CHANNEL (or one that nobody hears, where announce shows the outputs)
 -- ARGV  1 token, 2 version, 3 lease (ms, 0 = leave the lock), 4 worker, 5 trim (0, or outlog entries to keep at least),
 --       6 destroy 1, room not created yet 2, the next event is tried under suspicion 3, else 0; 7 count of consumed
 --       ids, 8 counts of values in the nine sections of changes, or '' for none; then the ids; the changes: state set (key, JSON); state del; members set (connection, JSON); members del; timers set
