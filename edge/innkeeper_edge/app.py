@@ -12,11 +12,12 @@ from innkeeper.address import Address
 from innkeeper.close_codes import INVALID_UTF8, UNAVAILABLE, CloseCode
 from innkeeper.connection import User
 from innkeeper_edge import handshake
-from innkeeper_edge.edge import JOIN_S, Edge, Kind
+from innkeeper_edge.edge import Edge, Kind
 from innkeeper_edge.guard import is_utf8
 from innkeeper_edge.guarded_socket import install
 from innkeeper_edge.handshake import Rejection
 from innkeeper_edge.member import Member
+from innkeeper_edge.sweep import JOIN_S
 
 if TYPE_CHECKING:
     from innkeeper_edge.feed import Feed

@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import math
 import secrets
 from collections.abc import Coroutine, Iterable
 from typing import Any, NamedTuple
@@ -11,7 +10,7 @@ import orjson
 
 from innkeeper import functions, keys
 from innkeeper.address import Address
-from innkeeper.close_codes import RESTARTING, SILENT, UNAVAILABLE
+from innkeeper.close_codes import RESTARTING
 from innkeeper.connection import User
 from innkeeper.durability import Durability, ReplicatedLink
 from innkeeper.errors import FunctionMissing, RedisReplied, RedisUnavailable
@@ -19,19 +18,14 @@ from innkeeper.functions import PushEvent
 from innkeeper.keys import room_keys
 from innkeeper.lease import DEFAULT_TIMES, LeaseTimes
 from innkeeper.memory import Thrift
-from innkeeper.topology import Commands, Subscriptions, Where, by_lane, open_link, open_subscriber
-from innkeeper.wire import parse_id
+from innkeeper.topology import Commands, Subscriptions, Where, open_link, open_subscriber
 from innkeeper_edge.feed import Feed
 from innkeeper_edge.ingress import Ingress
 from innkeeper_edge.member import Member
+from innkeeper_edge.sweep import SWEEP_PIECE, Sweep
 
 log = logging.getLogger("innkeeper.edge")
 
-JOIN_S = 10.0
-_PING_AFTER_S = 20.0
-_PONG_WITHIN_S = 10.0
-_SWEEP_S = 0.9
-_SWEEP_PIECE = 500
 _KINDS_EVERY_BEATS = 4
 _DEFAULT_BACKLOG_COUNT = 10_000
 
@@ -75,10 +69,10 @@ class Edge:
             )
         self.ingress = Ingress(self)
         self.fill_count = 0
-        self._thrift = Thrift()
+        self.thrift = Thrift()
         self.resync_count = 0
         self.ready = asyncio.Event()
-        self._feeds: dict[Address, Feed] = {}
+        self.feeds: dict[Address, Feed] = {}
         self._by_channel: dict[bytes, Feed] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
         self._registered = asyncio.Event()  # whether this incarnation stands in inn:edges
@@ -86,7 +80,7 @@ class Edge:
         self.duties = [
             asyncio.create_task(self.ingress.run(), name="ingress"),
             self._beating,
-            asyncio.create_task(self._sweep_forever(), name="sweep"),
+            asyncio.create_task(Sweep(self).sweep_forever(), name="sweep"),
         ]
         for duty in self.duties:
             duty.add_done_callback(_report)
@@ -123,9 +117,9 @@ class Edge:
 
         Cancelling is safe before the join is queued; after that, call :meth:`leave`.
         """
-        feed = self._feeds.get(address)
+        feed = self.feeds.get(address)
         if feed is None:
-            feed = self._feeds[address] = Feed(self, address)
+            feed = self.feeds[address] = Feed(self, address)
             self._by_channel[feed.keys.out.encode()] = feed
         feed.users += 1
         feed.fanout.members[member.id] = member
@@ -140,7 +134,7 @@ class Edge:
             self._withdraw(feed, member)
             raise
         member.pushed = True
-        self._thrift.count()
+        self.thrift.count()
         self.ingress.add(feed, PushEvent("join", member.id, orjson.dumps({"user": list(user)})), member)
         return feed
 
@@ -169,9 +163,9 @@ class Edge:
 
     def retire(self, feed: Feed) -> None:
         """Let a room go that has no sockets here and nothing on its way."""
-        if feed.users or self.ingress.has_work(feed) or self._feeds.get(feed.address) is not feed:
+        if feed.users or self.ingress.has_work(feed) or self.feeds.get(feed.address) is not feed:
             return
-        del self._feeds[feed.address]
+        del self.feeds[feed.address]
         del self._by_channel[feed.keys.out.encode()]
         feed.close()
         self.spawn(self._unindex(feed.address))
@@ -187,7 +181,7 @@ class Edge:
 
     async def _unindex(self, address: Address) -> None:
         try:
-            if address not in self._feeds:
+            if address not in self.feeds:
                 await self.link.call("SREM", keys.edge_rooms(self.incarnation), str(address))
         except (RedisUnavailable, RedisReplied) as error:
             log.debug("room %s: index not cleaned: %s", address, error)
@@ -280,17 +274,17 @@ class Edge:
         self._registered.clear()
         self.spawn(self._beat())
         self.ingress.forget()  # nothing of the old incarnation's sockets may go out under the new one
-        for feed in self._feeds.values():
+        for feed in self.feeds.values():
             feed.accepted_batch = 0
             for member in list(feed.fanout.members.values()):
                 member.pushed = False  # its leave comes from the reaping
                 member.close_with(RESTARTING)
-        self.spawn(self._reap_oneself(old, list(self._feeds)))
+        self.spawn(self._reap_oneself(old, list(self.feeds)))
 
     async def _reap_oneself(self, incarnation: str, addresses: list[Address]) -> None:
         """Let the old incarnation's members leave, also in rooms that it entered after the reaper had looked."""
-        for at in range(0, len(addresses), _SWEEP_PIECE):
-            piece = addresses[at : at + _SWEEP_PIECE]
+        for at in range(0, len(addresses), SWEEP_PIECE):
+            piece = addresses[at : at + SWEEP_PIECE]
             while True:
                 try:
                     await self.link.send([functions.reap_edge(room_keys(room), edge=incarnation) for room in piece])
@@ -305,75 +299,16 @@ class Edge:
         except (RedisUnavailable, RedisReplied) as error:
             log.debug("edge %s: index not deleted: %s", incarnation, error)
 
-    async def _sweep_forever(self) -> None:
-        while True:
-            await asyncio.sleep(_SWEEP_S)
-            self._sweep_members()
-            self._thrift.settle()
-            feeds = [feed for feed in self._feeds.values() if feed.chain is not None]
-            lanes = by_lane(self.link, feeds, lambda feed: feed.keys.meta)
-            await asyncio.gather(*(self._sweep_lane(lane) for lane in lanes))
-
-    async def _sweep_lane(self, feeds: list[Feed]) -> None:
-        for at in range(0, len(feeds), _SWEEP_PIECE):
-            try:
-                await self._sweep(feeds[at : at + _SWEEP_PIECE])
-            except (RedisUnavailable, RedisReplied) as error:
-                log.debug("sweep: %s", error)
-            await asyncio.sleep(0)
-
-    def _sweep_members(self) -> None:
-        """Close who was not joined in time or is silent; ask the quiet for a sign of life."""
-        now_s = self.loop.time()
-        for feed in self._feeds.values():
-            for member in list(feed.fanout.members.values()):
-                if not member.join and now_s - member.entered_at_s > JOIN_S:
-                    log.info("room %s: a join was not committed in %.0f s", feed.address, JOIN_S)
-                    member.close_with(UNAVAILABLE)
-                elif member.is_overfull:
-                    continue  # its socket is not being read
-                elif now_s - member.heard_at_s > _PING_AFTER_S + _PONG_WITHIN_S:
-                    member.close_with(SILENT)
-                elif now_s - member.heard_at_s > _PING_AFTER_S:
-                    member.ping()
-
-    async def _sweep(self, feeds: list[Feed]) -> None:
-        """Find outputs that never came, and rooms with backlog that nobody owns."""
-        incarnation = self.incarnation
-        seen = [feed.chain.position if feed.chain is not None else (0, 0) for feed in feeds]
-        accepted = [feed.accepted_batch for feed in feeds]
-        commands = []
-        for feed in feeds:
-            commands += [
-                ("HGET", feed.keys.meta, "last"),
-                ("HMGET", feed.keys.sessions, "#", "@", f"e:{incarnation}"),
-                ("GET", feed.keys.lock),
-            ]
-        replies = await self.link.send(commands)
-        ownerless = []
-        for n, feed in enumerate(feeds):
-            last, counts, lock = replies[3 * n : 3 * n + 3]
-            if isinstance(last, RedisReplied) or isinstance(counts, RedisReplied):
-                continue
-            feed.look(parse_id(last) if last else (0, 0), seen[n])
-            if incarnation == self.incarnation and _batch_of(counts[2]) < min(accepted[n], feed.accepted_batch):
-                feed.cut()
-            if lock is None and counts[0] is not None and int(counts[0]) > int(counts[1] or 0):
-                ownerless.append(feed.address)
-        if ownerless:
-            log.info("%d room(s) with backlog have no owner, waking them", len(ownerless))
-            await self.wake(ownerless)
-
     # --- the end --------------------------------------------------------------------------------------------------
     async def drain(self, grace_s: float) -> None:
         """Close all sockets with 1012, push their leaves, and leave the registry."""
         self.ready.clear()  # no request on a kept connection becomes a socket any more
-        for feed in list(self._feeds.values()):
+        for feed in list(self.feeds.values()):
             for member in list(feed.fanout.members.values()):
                 member.close_with(RESTARTING)
         try:
             async with asyncio.timeout(grace_s):
-                while self._feeds:  # noqa: ASYNC110 - it happens once, at the end
+                while self.feeds:  # noqa: ASYNC110 - it happens once, at the end
                     await asyncio.sleep(0.02)
                 await self.ingress.flushed()
                 while self._tasks:  # wakes that Redis has not answered: the last leaves hang on them
@@ -392,12 +327,6 @@ class Edge:
         await asyncio.gather(*self.duties, *self._tasks, return_exceptions=True)
         await self.subscriber.close()
         await asyncio.gather(*(link.close() for link in {self.link, self.lasting_link}))
-
-
-def _batch_of(row: bytes | None) -> float:
-    """Return the number of an edge row's batch; a closed row says that this edge was reaped, which push will tell."""
-    number = row.split(b" ", 1)[0] if row else b"0"
-    return math.inf if number == b"closed" else int(number)
 
 
 def _new_incarnation() -> str:

@@ -160,7 +160,7 @@ class Ingress:
         if not sent:
             return
         incarnation = edge.incarnation
-        replies = await self._send([self._push(inlet, batch, number) for inlet, batch in sent])
+        replies = await self._send([self._push(inlet, batch) for inlet, batch in sent])
         wakes = []
         for (inlet, batch), reply in zip(sent, replies, strict=True):
             if edge.incarnation != incarnation:

@@ -65,9 +65,7 @@ async def serve(rooms: dict[str, type[Room]], redis_url: str, durability: Durabi
         except (RedisUnavailable, RedisReplied) as error:
             log.warning("kinds not announced yet, the next look will: %s", error)
         beside = (pulse.beat_forever, pulse.watch_forever, pulse.renew_forever, Sweep(fleet, pulse).sweep_forever)
-        duties = [
-            asyncio.create_task(work()) for work in beside
-        ]
+        duties = [asyncio.create_task(work()) for work in beside]
         waking = asyncio.create_task(fleet.serve_wakes())
         log.info("worker %s serves %s", fleet.incarnation, ", ".join(sorted(rooms)))
         announce_ready()

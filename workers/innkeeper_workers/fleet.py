@@ -103,9 +103,7 @@ class Fleet:
 
     async def serve_wakes(self) -> None:
         """Take rooms from the wake queues and claim them, until draining."""
-        while not self.is_registered and not self.draining:
-            await asyncio.sleep(0.01)
-        await self._wakes.serve(self.consider, until=lambda: self.draining)
+        await self._wakes.serve(self.consider, may_take=lambda: self.is_registered, until=lambda: self.draining)
 
     async def wake(self, addresses: Iterable[Address]) -> None:
         """Put rooms into the index of rooms awake and into their wake queues; a room appears once.

@@ -34,17 +34,28 @@ class WakeQueues:
             (group, open_link(where, timeout_s=wait_s, name="wake queue")) for group in groups
         ]
 
-    async def serve(self, consider: Callable[[str], None], *, until: Callable[[], bool]) -> None:
-        """Call ``consider`` with each room, as ``kind/name``, until asked to stop."""
-        await asyncio.gather(*(_serve(queues, link, consider, until) for queues, link in self._links))
+    async def serve(
+        self, consider: Callable[[str], None], *, may_take: Callable[[], bool], until: Callable[[], bool]
+    ) -> None:
+        """Call ``consider`` with each room, as ``kind/name``, while it may take any, until asked to stop."""
+        await asyncio.gather(*(_serve(queues, link, consider, may_take, until) for queues, link in self._links))
 
     async def close(self) -> None:
         """Close the connections."""
         await asyncio.gather(*(link.close() for _, link in self._links))
 
 
-async def _serve(queues: list[str], link: Commands, consider: Callable[[str], None], until: Callable[[], bool]) -> None:
+async def _serve(
+    queues: list[str],
+    link: Commands,
+    consider: Callable[[str], None],
+    may_take: Callable[[], bool],
+    until: Callable[[], bool],
+) -> None:
     while not until():
+        if not may_take():
+            await asyncio.sleep(0.01)
+            continue
         try:
             popped = await link.call("BZPOPMIN", *queues, _BLOCK_S)
             if not popped:

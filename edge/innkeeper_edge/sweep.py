@@ -1,0 +1,98 @@
+"""The edge's sweep: finds what pub/sub lost, rooms that nobody owns, and sockets that are late or silent."""
+
+import asyncio
+import logging
+import math
+from typing import TYPE_CHECKING
+
+from innkeeper.close_codes import SILENT, UNAVAILABLE
+from innkeeper.errors import RedisReplied, RedisUnavailable
+from innkeeper.topology import by_lane
+from innkeeper.wire import parse_id
+
+if TYPE_CHECKING:
+    from innkeeper_edge.edge import Edge
+    from innkeeper_edge.feed import Feed
+
+log = logging.getLogger("innkeeper.edge")
+
+JOIN_S = 10.0
+SWEEP_PIECE = 500
+_PING_AFTER_S = 20.0
+_PONG_WITHIN_S = 10.0
+_SWEEP_S = 0.9
+
+
+class Sweep:
+    """Looks at all rooms and sockets of an edge about once a second."""
+
+    def __init__(self, edge: "Edge") -> None:
+        self._edge = edge
+
+    async def sweep_forever(self) -> None:
+        """Look about once a second; an unreachable Redis only pauses it."""
+        edge = self._edge
+        while True:
+            await asyncio.sleep(_SWEEP_S)
+            self._sweep_members()
+            edge.thrift.settle()
+            feeds = [feed for feed in edge.feeds.values() if feed.chain is not None]
+            lanes = by_lane(edge.link, feeds, lambda feed: feed.keys.meta)
+            await asyncio.gather(*(self._sweep_lane(lane) for lane in lanes))
+
+    async def _sweep_lane(self, feeds: "list[Feed]") -> None:
+        for at in range(0, len(feeds), SWEEP_PIECE):
+            try:
+                await self._sweep(feeds[at : at + SWEEP_PIECE])
+            except (RedisUnavailable, RedisReplied) as error:
+                log.debug("sweep: %s", error)
+            await asyncio.sleep(0)
+
+    def _sweep_members(self) -> None:
+        """Close who was not joined in time or is silent; ask the quiet for a sign of life."""
+        now_s = self._edge.loop.time()
+        for feed in self._edge.feeds.values():
+            for member in list(feed.fanout.members.values()):
+                if not member.join and now_s - member.entered_at_s > JOIN_S:
+                    log.info("room %s: a join was not committed in %.0f s", feed.address, JOIN_S)
+                    member.close_with(UNAVAILABLE)
+                elif member.is_overfull:
+                    continue  # its socket is not being read
+                elif now_s - member.heard_at_s > _PING_AFTER_S + _PONG_WITHIN_S:
+                    member.close_with(SILENT)
+                elif now_s - member.heard_at_s > _PING_AFTER_S:
+                    member.ping()
+
+    async def _sweep(self, feeds: "list[Feed]") -> None:
+        """Find outputs that never came, and rooms with backlog that nobody owns."""
+        edge = self._edge
+        incarnation = edge.incarnation
+        seen = [feed.chain.position if feed.chain is not None else (0, 0) for feed in feeds]
+        accepted = [feed.accepted_batch for feed in feeds]
+        commands = []
+        for feed in feeds:
+            commands += [
+                ("HGET", feed.keys.meta, "last"),
+                ("HMGET", feed.keys.sessions, "#", "@", f"e:{incarnation}"),
+                ("GET", feed.keys.lock),
+            ]
+        replies = await edge.link.send(commands)
+        ownerless = []
+        for n, feed in enumerate(feeds):
+            last, counts, lock = replies[3 * n : 3 * n + 3]
+            if isinstance(last, RedisReplied) or isinstance(counts, RedisReplied):
+                continue
+            feed.look(parse_id(last) if last else (0, 0), seen[n])
+            if incarnation == edge.incarnation and _batch_of(counts[2]) < min(accepted[n], feed.accepted_batch):
+                feed.cut()
+            if lock is None and counts[0] is not None and int(counts[0]) > int(counts[1] or 0):
+                ownerless.append(feed.address)
+        if ownerless:
+            log.info("%d room(s) with backlog have no owner, waking them", len(ownerless))
+            await edge.wake(ownerless)
+
+
+def _batch_of(row: bytes | None) -> float:
+    """Return the number of an edge row's batch; a closed row says that this edge was reaped, which push will tell."""
+    number = row.split(b" ", 1)[0] if row else b"0"
+    return math.inf if number == b"closed" else int(number)
