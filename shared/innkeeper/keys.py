@@ -14,6 +14,7 @@ KINDS: Final = "inn:kinds"
 WORKERS: Final = "inn:workers"
 EDGES: Final = "inn:edges"
 COUNTERS: Final = "inn:counters"
+DEATHS: Final = "inn:deaths"
 
 
 class RoomKeys(NamedTuple):

@@ -23,7 +23,8 @@ def _limit_memory() -> None:
     resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + _MEMORY_BYTES, hard))
 
 
-_limit_memory()
+if "--processes" not in sys.argv:  # the parent of the workers loads this too, and needs a thread a child
+    _limit_memory()
 
 
 class Odd(BaseException):

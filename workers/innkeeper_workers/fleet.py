@@ -28,7 +28,7 @@ log = logging.getLogger("innkeeper.worker")
 
 _HANDOVERS_AT_ONCE = 10
 _STEAL_AFTER_RECONNECT_S = 0.5
-_TRIALS_AT_ONCE = 8
+_TRIALS_AT_ONCE = 32
 _LOOKS = 20
 
 

@@ -17,6 +17,7 @@ from innkeeper.room import Room
 from innkeeper.turn import TRIM_EVERY_BYTES, TRIM_EVERY_COMMITS, TURN_EVENTS, TURN_OUT_BYTES, RecentOutputs
 from innkeeper.wire import InboxEvent, read_inbox_entry
 from innkeeper_workers.activation import Activation
+from innkeeper_workers.deaths import is_storm
 from innkeeper_workers.starting import Starting
 
 if TYPE_CHECKING:
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("innkeeper.worker")
 
+_STRIKES = 2
+_STRIKES_IN_STORM = 4
 _TURN_S = 0.004  # a turn yields to the other rooms after this long; figures in docs/data-model.md
 
 
@@ -181,7 +184,10 @@ class Owner:
         loop, activation = self.fleet.loop, self.activation
         marked = self._pending[0].iseq <= self.marked_iseq
         now_s = loop.time()
-        if marked:
+        is_convicted = marked and await self._is_convicted()
+        if is_convicted:
+            pass  # it is not run any more
+        elif marked:
             await self._begin_trial()
         elif not self.fleet.enter(self, now_s):
             await self.fleet.may_handle(self, alone=False)
@@ -192,8 +198,8 @@ class Owner:
             self.inside = event
             if event.id in self.condemned:
                 activation.condemn(event, self.condemned.pop(event.id))
-            elif marked and self.strikes > 1:
-                activation.condemn(event, "its workers died of it three times")
+            elif is_convicted:
+                activation.condemn(event, f"its workers died of it, {self.strikes + 1} of them")
             else:
                 await activation.handle(event)
             self.inside = None
@@ -209,17 +215,21 @@ class Owner:
         await self._committed()
         self._end_trial()
 
+    async def _is_convicted(self) -> bool:
+        if self.strikes < _STRIKES:
+            return False
+        fleet = self.fleet
+        return self.strikes >= _STRIKES_IN_STORM or not await is_storm(fleet.link, now_ms=fleet.redis_time_ms)
+
     async def _begin_trial(self) -> None:
         """Note a marked event as tried, when everything else that its handler has to wait for is there.
 
         A worker that dies from here to the event's commit speaks against the event: nothing else may wait in between,
         and few rooms may be there at once, or one death would speak against many.
         """
-        if self.strikes > 1:
-            return  # it is not run any more
         await self.fleet.trials.acquire()
         self._is_trying = True
-        await self.fleet.may_handle(self, alone=self.strikes == 1)
+        await self.fleet.may_handle(self, alone=self.strikes > 0)
         await self._committed(even_empty=True, tries=True)
 
     def _end_trial(self) -> None:

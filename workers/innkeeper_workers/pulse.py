@@ -10,6 +10,7 @@ from innkeeper.address import Address, parse_address
 from innkeeper.errors import FunctionMissing, RedisReplied, RedisUnavailable
 from innkeeper.keys import room_keys
 from innkeeper.topology import by_lane
+from innkeeper_workers.deaths import note_death
 from innkeeper_workers.fleet import new_incarnation
 from innkeeper_workers.sweep import has_backlog
 
@@ -171,7 +172,9 @@ class Pulse:
             if worker == fleet.incarnation:
                 continue
             await self._wake_rooms_of(worker, "is silent")
-            await fleet.link.send((("ZREM", keys.WORKERS, worker), ("DEL", keys.worker_rooms(worker))))
+            removed, _ = await fleet.link.send((("ZREM", keys.WORKERS, worker), ("DEL", keys.worker_rooms(worker))))
+            if removed == 1:
+                await note_death(fleet.link, worker, now_ms=fleet.redis_time_ms)
 
     async def _watch_neighbour(self) -> None:
         """Wake the rooms with backlog of the next worker in the registry if its ear is gone.

@@ -11,7 +11,7 @@ from innkeeper.topology import Commands, Where, open_link
 
 log = logging.getLogger("innkeeper.worker")
 
-_WAKES_AT_ONCE = 8
+_WAKES_AT_ONCE = 32  # at 8 the pops alone took 1 s for 500 rooms; more would take them from idle workers
 _BLOCK_S = 1
 
 

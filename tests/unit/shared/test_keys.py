@@ -30,12 +30,13 @@ def test_no_two_rooms_share_a_key() -> None:
 def test_keys_beside_the_rooms() -> None:
     """The keys that are no room's stand on a level that no room's key can reach."""
     found = [
-        keys.KINDS, keys.WORKERS, keys.EDGES, keys.worker_rooms("w-1"), keys.edge_rooms("e-1"), keys.wake_queue("chat"),
+        keys.KINDS, keys.WORKERS, keys.EDGES,
+        keys.DEATHS, keys.worker_rooms("w-1"), keys.edge_rooms("e-1"), keys.wake_queue("chat"),
         keys.worker_ear("w-1"),
         keys.TIMER_INDEX, keys.OUTBOX_INDEX, keys.room_index(3),
     ]  # fmt: skip
     assert found == [
-        "inn:kinds", "inn:workers", "inn:edges", "inn:worker:w-1", "inn:edge:e-1", "inn:wake:chat",
+        "inn:kinds", "inn:workers", "inn:edges", "inn:deaths", "inn:worker:w-1", "inn:edge:e-1", "inn:wake:chat",
         "inn:worker:w-1:ear",
         "inn:timers:{shard}", "inn:outboxes:{shard}", "inn:rooms:3",
     ]  # fmt: skip

@@ -1,0 +1,1 @@
+"""Live chaos: real processes, real clients, seeded faults, and the history checker's verdict."""
