@@ -6,7 +6,7 @@ EXAMPLE ?= chat
 COUNT ?= 30
 BIN := .venv/bin
 
-.PHONY: help dev test poison failover topologies browser check lint types layers size schema format bench wheel
+.PHONY: help dev test poison takeover failover topologies browser check lint types layers size schema format bench wheel
 .DEFAULT_GOAL := help
 
 help: ## Show this list
@@ -20,6 +20,9 @@ test: .venv/.ready ## Run the tests; FLAGS are given to pytest
 
 poison: .venv/.ready ## Test rooms that kill their workers, and kill storms, for minutes
 	$(BIN)/pytest -m 'chaos or not chaos' -s tests/acceptance/test_poison.py $(FLAGS)
+
+takeover: .venv/.ready ## Measure takeovers and leaves, for minutes, on an idle machine
+	$(BIN)/pytest -m chaos -s -p no:randomly tests/acceptance/test_takeover.py tests/acceptance/test_leaves.py $(FLAGS)
 
 failover: .venv/.ready ## Let Sentinels fail over COUNT times under traffic; every other time history is lost
 	INNKEEPER_TEST_FAILOVERS=$(COUNT) $(BIN)/pytest -s -m topologies tests/acceptance/test_failover.py $(FLAGS)
