@@ -37,8 +37,7 @@ class Watch:
         self.sent_count = 0
         self._mark: dict[str, bytes] = {}
         self._before: dict[str, bytes] = {}
-        self._last_s: dict[str, float] = {}
-        self._left_at_s: dict[str, float] = {}
+        self._sent_s: list[float] = []
         self._first_s: dict[str, float] = {}
 
     async def __aenter__(self) -> Self:
@@ -65,14 +64,14 @@ class Watch:
         before = self._before.get(room)
         if before is not None and batch.mark != before and room not in self._first_s:
             self._first_s[room] = now_s
-            self._left_at_s[room] = self._last_s[room]
-        self._mark[room], self._last_s[room] = batch.mark, now_s
+        self._mark[room] = batch.mark
 
     async def _pace(self) -> None:
         """Send to each room in turn, evenly over the pace."""
         started_s = time.monotonic()
         while True:
             client = self._clients[self.sent_count % len(self._clients)]
+            self._sent_s.append(time.monotonic())
             await client.send({"i": self.sent_count})
             self.sent_count += 1
             due_s = started_s + self.sent_count * self._pace_s / len(self._clients)
@@ -81,13 +80,24 @@ class Watch:
     async def after(self, strike: Callable[[], object], *, pause: bool = False, timeout_s: float = 15) -> list[float]:
         """Do that to the owner of all rooms; return each room's seconds from then to its successor's first output.
 
-        With ``pause``: from the last output of the one to the first of the other.
+        With ``pause``: the longest that a message of the room waited for its output around then.
         """
         self._before, self._first_s = dict(self._mark), {}
-        struck_s = time.monotonic()
+        struck_s, sent = time.monotonic(), self.sent_count
         strike()
         await until(lambda: len(self._first_s) == len(self._rooms), "every room is taken over", timeout_s=timeout_s)
-        return [self._first_s[room] - (self._left_at_s[room] if pause else struck_s) for room in self._rooms.values()]
+        if not pause:
+            return [self._first_s[room] - struck_s for room in self._rooms.values()]
+        await self.settled()
+        since = max(0, sent - 2 * len(self._rooms))  # what was on its way when the strike came
+        return [
+            max(
+                at_s - self._sent_s[frame["i"]]
+                for frame, at_s in zip(client.got, client.got_at_s, strict=True)
+                if "n" in frame and frame["i"] >= since
+            )
+            for client in self._clients
+        ]
 
     async def settled(self) -> None:
         """Wait until every client got all that was sent so far, then check that nothing was lost, doubled or closed."""

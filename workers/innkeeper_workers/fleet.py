@@ -27,6 +27,7 @@ from innkeeper_workers.wakes import WakeQueues
 log = logging.getLogger("innkeeper.worker")
 
 _HANDOVERS_AT_ONCE = 10
+_TAKEN_WITHIN_S = 0.5
 _STEAL_AFTER_RECONNECT_S = 0.5
 _TRIALS_AT_ONCE = 32
 _LOOKS = 20
@@ -73,6 +74,7 @@ class Fleet:
         self.thrift = Thrift()
         self.refused_count = 0
         self.draining = False
+        self._has_successor = True
         self.reconnected_at_s = -1.0
         self._by_bell: dict[bytes, Owner] = {}
         self._claiming: dict[Address, asyncio.Event] = {}
@@ -126,6 +128,7 @@ class Fleet:
                 owner.leave("handover")
                 if owner.task is not None:
                     await asyncio.wait([owner.task])
+                await self._taken(owner)
 
         if self.owners:
             await asyncio.wait([asyncio.create_task(hand_over(o)) for o in self.owners.values()], timeout=grace_s)
@@ -136,6 +139,14 @@ class Fleet:
                 await asyncio.sleep(0.01)
             for owner in self.owners.values():
                 owner.leave("handover")
+
+    async def _taken(self, owner: Owner) -> None:
+        """Wait until a successor has the room, if there is one: else those released meanwhile would queue for it."""
+        until_s = self.loop.time() + _TAKEN_WITHIN_S
+        with contextlib.suppress(RedisUnavailable, RedisReplied):
+            while self._has_successor and not await self.link.call("GET", owner.keys.lock):
+                self._has_successor = self.loop.time() < until_s
+                await asyncio.sleep(0.003)
 
     async def close(self) -> None:
         """End all tasks and connections; rooms still owned are taken over by others."""
