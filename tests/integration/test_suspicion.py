@@ -108,11 +108,11 @@ async def test_an_event_that_waits_to_be_alone_is_not_tried_yet(fleet: Fleet, ow
     assert "dead" not in await suspect.exist()
 
 
-@pytest.mark.parametrize(("deaths", "strikes", "dead"), [(5, 2, True), (6, 2, False), (6, 3, False), (6, 4, True)])
+@pytest.mark.parametrize(("deaths", "strikes", "dead"), [(12, 2, True), (13, 2, False), (13, 3, False), (13, 4, True)])
 async def test_in_a_storm_of_deaths_more_is_asked_for(
     fleet: Fleet, own_link: Link, deaths: int, strikes: int, dead: bool
 ) -> None:
-    """Two deaths under an event convict it, unless more than five workers died within 30 s; four always do."""
+    """Two deaths under an event convict it, unless more than twelve workers died within 30 s; four always do."""
     room = RoomActs(own_link, Address("patient", "struck"))
     fleet.redis_time_ms = await room.server_ms()
     await own_link.call("ZADD", keys.EDGES, fleet.redis_time_ms, "e1")
@@ -131,7 +131,7 @@ async def test_in_a_storm_of_deaths_more_is_asked_for(
 
 async def test_deaths_are_forgotten(own_link: Link) -> None:
     """What is older than 30 s does not count, and nothing is kept for longer than a minute."""
-    for n in range(9):
+    for n in range(13):
         await note_death(own_link, f"w-{n}", now_ms=1_000_000)
     assert await is_storm(own_link, now_ms=1_029_000)
     assert not await is_storm(own_link, now_ms=1_031_000)

@@ -8,7 +8,7 @@ from innkeeper.redis_client import Link
 
 log = logging.getLogger("innkeeper.worker")
 
-_STORM_DEATHS = 5
+_STORM_DEATHS = 12  # four events that kill at once explain as many
 _STORM_MS = 30_000
 _KEPT_MS = 60_000
 
