@@ -25,10 +25,10 @@ takeover: .venv/.ready ## Measure takeovers and leaves, for minutes, on an idle 
 	$(BIN)/pytest -m chaos -s -p no:randomly tests/acceptance/test_takeover.py tests/acceptance/test_leaves.py $(FLAGS)
 
 failover: .venv/.ready ## Let Sentinels fail over COUNT times under traffic; every other time history is lost
-	INNKEEPER_TEST_FAILOVERS=$(COUNT) $(BIN)/pytest -s -m topologies tests/acceptance/test_failover.py $(FLAGS)
+	INNKEEPER_TEST_FAILOVERS=$(COUNT) $(BIN)/pytest -s -m topologies -k many_failovers tests/acceptance $(FLAGS)
 
-topologies: .venv/.ready ## Test clusters whose nodes die, and a few failovers
-	INNKEEPER_TEST_FAILOVERS=4 $(BIN)/pytest -s -m topologies tests/acceptance $(FLAGS)
+topologies: .venv/.ready ## Test what is too slow for `test`: nodes of clusters die, replicas are cut off, power fails
+	$(BIN)/pytest -s -m topologies -k "not many_failovers" tests/acceptance $(FLAGS)
 
 browser: .venv/.ready ## Test the page in headless Chromium (Debian: apt-get install chromium)
 	$(BIN)/pytest -m browser tests/browser $(FLAGS)

@@ -9,6 +9,8 @@ import os
 import time
 from pathlib import Path
 
+import pytest
+
 from harness.acts import Listener, RoomActs, text, turn_of
 from harness.house import House, until
 from harness.talk import Talker, check_one_history, crowd, history_of, regain, settle
@@ -81,6 +83,7 @@ async def aftermath(house: House, talkers: list[Talker], since_s: float) -> tupl
     return check_one_history(talkers, witnesses, stored)
 
 
+@pytest.mark.topologies
 async def test_power_cut_with_always(tmp_path: Path) -> None:
     """Nothing that was accepted is lost, nobody is told to resync."""
     async with House(tmp_path, persist=True, options=("--durability", "fsync")) as house:
