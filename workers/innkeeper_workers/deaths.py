@@ -4,7 +4,7 @@ import logging
 
 from innkeeper import keys
 from innkeeper.errors import RedisReplied, RedisUnavailable
-from innkeeper.redis_client import Link
+from innkeeper.topology import Commands
 
 log = logging.getLogger("innkeeper.worker")
 
@@ -13,7 +13,7 @@ _STORM_MS = 30_000
 _KEPT_MS = 60_000
 
 
-async def note_death(link: Link, worker: str, *, now_ms: int) -> None:
+async def note_death(link: Commands, worker: str, *, now_ms: int) -> None:
     """Remember for a minute that a worker fell silent.
 
     Args:
@@ -33,7 +33,7 @@ async def note_death(link: Link, worker: str, *, now_ms: int) -> None:
     )
 
 
-async def is_storm(link: Link, *, now_ms: int) -> bool:
+async def is_storm(link: Commands, *, now_ms: int) -> bool:
     """Return whether workers die in such numbers that chance may strike the same event more than once."""
     try:
         count = await link.call("ZCOUNT", keys.DEATHS, now_ms - _STORM_MS, "+inf")
