@@ -17,6 +17,7 @@ from typing import Any, Protocol
 from redis.asyncio.connection import AbstractConnection, ConnectionPool
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
+from redis.exceptions import ConnectionError as ConnectionFailed
 from redis.exceptions import RedisError, ResponseError
 
 from innkeeper.errors import RedisReplied, RedisUnavailable, RedisUnready, from_reply
@@ -65,10 +66,27 @@ def pool_connector(pool: ConnectionPool) -> Connect:
 
     async def connect() -> AbstractConnection:
         connection: AbstractConnection = pool.make_connection()  # type: ignore[no-untyped-call]
-        await connection.connect()  # type: ignore[no-untyped-call]
+        await _open(connection)
         return connection
 
     return connect
+
+
+async def _open(connection: AbstractConnection) -> None:
+    """Connect, and shake hands; every failure of it is redis-py's or the system's.
+
+    Raises:
+        RedisError: Also where the other side reset the connection while this process was busy: uvloop then raises
+            RuntimeError from the first write, and a reset just after the handshake would be told to nobody any more.
+        OSError: As the system has it.
+    """
+    try:
+        await connection.connect()  # type: ignore[no-untyped-call]
+    except RuntimeError as error:
+        raise ConnectionFailed(f"reset while connecting: {error}") from error
+    writer = getattr(connection, "_writer", None)
+    if isinstance(writer, asyncio.StreamWriter) and writer.transport.is_closing():
+        raise ConnectionFailed("reset right after connecting")
 
 
 def pack(command: Command) -> bytes:
