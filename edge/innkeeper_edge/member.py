@@ -60,9 +60,10 @@ class Member:
 
     def write(self, frames: bytes) -> None:
         """Send finished frames in one write; a reader with more than 1 MiB waiting is closed with 4508."""
-        if self._socket.closing_code is not None:
-            return
         transport = self._transport
+        # Of a connection that is gone the leave is on its way. uvloop would raise here, in the middle of a fan-out.
+        if self._socket.closing_code is not None or transport.is_closing():
+            return
         # Judged before writing: one batch may be larger than the queue, and that is not its reader's fault.
         if transport.get_write_buffer_size() > QUEUE_BYTES:
             log.info("member %s: slow reader, closed", self.id)
@@ -80,7 +81,7 @@ class Member:
 
     def ping(self) -> None:
         """Ask the client for a sign of life."""
-        if not self.closing:
+        if not self.closing and not self._transport.is_closing():
             self._transport.write(_PING)
 
     # --- back-pressure towards the socket -------------------------------------------------------------------------
