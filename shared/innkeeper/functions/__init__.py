@@ -11,10 +11,10 @@ from itertools import chain
 from typing import NamedTuple
 
 from innkeeper.address import Address
+from innkeeper.channel import Command, Reply
 from innkeeper.errors import RedisReplied
 from innkeeper.functions.library import HASH
 from innkeeper.keys import RoomKeys, room_index, wake_queue
-from innkeeper.redis_client import Command, Reply
 from innkeeper.turn import Turn
 
 PUSH = f"inn_push_{HASH}"

@@ -37,28 +37,32 @@ end
 
 -- Write the outputs to the outlog and publish them in messages below 16 KiB. Returns the last id and all bytes ever.
 local function show(keys, meta, mark, args, first, last, old_cursor, cursor)
-  local previous, seq, bytes = meta[4] or '0-0', seq_of(meta[4] or '0-0'), tonumber(meta[5] or '0')
-  local chunk_first, index, bodies, size = seq + 1, {}, {}, 0
+  local last_id, bytes_text = meta[4] or '0-0', meta[5] or '0'
+  local seq_text = string.match(last_id, '^%d+')
+  local seq, bytes = tonumber(seq_text), tonumber(bytes_text)
+  local previous, chunk_first, index, bodies, size = last_id, nil, {}, {}, 0
   for i = first, last, 2 do
     local header, body = args[i], args[i + 1]
     local length = #header + #body + 8
     if size > 0 and size + length > 12000 then
-      publish(keys[11], previous, mark, chunk_first, seq, old_cursor, index, bodies)
-      previous, chunk_first, index, bodies, size = seq .. '-' .. mark, seq + 1, {}, {}, 0
+      publish(keys[11], previous, mark, chunk_first, seq_text, old_cursor, index, bodies)
+      previous, chunk_first, index, bodies, size = last_id, nil, {}, {}, 0
     end
     seq, bytes, size = seq + 1, bytes + length - 8, size + length
-    redis.call('XADD', keys[8], seq .. '-' .. mark, 'h', header, 'd', body, 'b', bytes .. '')
+    seq_text, bytes_text = seq .. '', bytes .. ''
+    last_id, chunk_first = seq_text .. '-' .. mark, chunk_first or seq_text
+    redis.call('XADD', keys[8], last_id, 'h', header, 'd', body, 'b', bytes_text)
     if length > 12000 then
-      publish(keys[11], previous, mark, chunk_first, seq, i + 1 >= last and cursor or old_cursor, index, bodies)
-      previous, chunk_first, size = seq .. '-' .. mark, seq + 1, 0
+      publish(keys[11], previous, mark, chunk_first, seq_text, i + 1 >= last and cursor or old_cursor, index, bodies)
+      previous, chunk_first, size = last_id, nil, 0
     else
-      index[#index + 1], index[#index + 2], bodies[#bodies + 1] = header, #body, body
+      index[#index + 1], index[#index + 2], bodies[#bodies + 1] = header, count_text(#body), body
     end
   end
   if size > 0 or first > last then
-    publish(keys[11], previous, mark, chunk_first, seq, cursor, index, bodies)
+    publish(keys[11], previous, mark, chunk_first or seq + 1 .. '', seq_text, cursor, index, bodies)
   end
-  return seq >= chunk_first and seq .. '-' .. mark or previous, bytes
+  return last_id, bytes_text
 end
 
 -- Keep the outlog at 1,000 entries and 256 KiB ('b' counts the bytes written before and with an entry), but never cut
@@ -123,7 +127,8 @@ local function commit(keys, args)
   if reason then return {0, reason} end
 
   local mark, old_cursor = string.match(args[1], ':(%d+)$'), meta[3] or '0'
-  local cursor, version = (tonumber(old_cursor) + count) .. '', tonumber(args[2]) + 1
+  local cursor, version = count > 0 and tonumber(old_cursor) + count .. '' or old_cursor, tonumber(args[2]) + 1
+  local version_text = version .. ''
   if args[6] == '1' then
     redis.call('DEL', keys[4], keys[5], keys[6], keys[8], keys[10])
     redis.call('HDEL', keys[1], 'created')
@@ -132,7 +137,7 @@ local function commit(keys, args)
   local outputs, posted = 9 + count, 0
   if args[8] ~= '' then outputs, posted = change(keys, meta, mark, args, outputs) end
   local last_id, bytes = show(keys, meta, mark, args, outputs, #args, old_cursor, cursor)
-  redis.call('HSET', keys[1], 'version', version .. '', 'cursor', cursor, 'last', last_id, 'bytes', bytes .. '')
+  redis.call('HSET', keys[1], 'version', version_text, 'cursor', cursor, 'last', last_id, 'bytes', bytes)
   if (args[6] == '0' or args[6] == '3') and not meta[9] then redis.call('HSET', keys[1], 'created', '1') end
   if posted > 0 then redis.call('HSET', keys[1], 'posted', posted .. '') end
   if meta[7] and tonumber(cursor) >= tonumber(meta[7]) then
@@ -145,10 +150,10 @@ local function commit(keys, args)
   if args[3] ~= '0' then redis.call('SET', keys[2], args[4] .. ':' .. args[1], 'PX', args[3]) end
   if args[5] ~= '0' then
     redis.call('XTRIM', keys[3], 'MINID', (tonumber(cursor) + 1) .. '-0')
-    trim_outlog(keys[8], bytes, tonumber(args[5]))
+    trim_outlog(keys[8], tonumber(bytes), tonumber(args[5]))
   end
   if version % 1000 == 0 and redis.call('HGET', keys[7], '#') == cursor then
     prune(keys[7], keys[5], tonumber(redis.call('TIME')[1]))
   end
-  return {1, version .. '', last_id}
+  return {1, version_text, last_id}
 end

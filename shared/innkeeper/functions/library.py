@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from innkeeper.errors import RedisReplied
 
 if TYPE_CHECKING:
-    from innkeeper.redis_client import Reply
+    from innkeeper.channel import Reply
     from innkeeper.topology import Commands
 
 ACTS = ("push", "claim", "commit", "renew", "release", "heartbeat", "reap_edge", "wake", "look", "announce")

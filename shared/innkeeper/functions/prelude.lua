@@ -5,6 +5,14 @@ local function int(number)
   return string.format('%.0f', number)
 end
 
+-- Small counts as text: writing a number costs as much as a short command.
+local SMALL = {}
+for number = 0, 1023 do SMALL[number] = number .. '' end
+
+local function count_text(number)
+  return SMALL[number] or number .. ''
+end
+
 -- The first part of a stream id: iseq of an inbox entry, oseq of an outlog entry.
 local function seq_of(id)
   return tonumber(string.match(id, '^%d+'))

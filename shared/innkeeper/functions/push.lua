@@ -52,7 +52,7 @@ local function push(keys, args)
   local hash, cursor, absent = counters(inbox, head[1], head[2])
   local before, busy_at, busy = hash, cursor + tonumber(args[4]), false
   local stamp = '-' .. time[1] .. string.sub('00000' .. time[2], -6)
-  local letters, ids, rows = '', {}, nil
+  local letters, last_text, first_text, ids, rows = '', nil, '0', {}, nil
   for i = 5, #args, 6 do
     local kind, session, letter = args[i], args[i + 2], 'a'
     local row, last, generation, state
@@ -68,7 +68,9 @@ local function push(keys, args)
     if letter == 'a' and CAPPED[kind] and (busy or hash >= busy_at) then letter, busy = 'b', true end
     if letter == 'a' then
       hash = hash + 1
-      ids[i] = hash .. stamp
+      last_text = hash .. ''
+      if hash == before + 1 then first_text = last_text end
+      ids[i] = last_text .. stamp
       if session ~= '' then rows[session] = {last = last, generation = generation, state = state} end
     end
     letters = letters .. letter
@@ -85,7 +87,7 @@ local function push(keys, args)
       data[n] = args[i + 5]
       if session == '' then
         redis.call('XADD', inbox, id, 't', kind, 'c', connection, 'e', args[1], 'd', data[n])
-        index[n] = id .. ' ' .. kind .. ' ' .. connection .. ' ' .. args[1] .. ' - 0 0 ' .. #data[n]
+        index[n] = id .. ' ' .. kind .. ' ' .. connection .. ' ' .. args[1] .. ' - 0 0 ' .. count_text(#data[n])
       else
         redis.call('XADD', inbox, id, 't', kind, 'c', connection, 'e', args[1], 'd', data[n],
           's', session, 'n', args[i + 3], 'g', args[i + 4])
@@ -94,7 +96,8 @@ local function push(keys, args)
     end
   end
   local first = n > 0 and before + 1 or 0
-  redis.call('HSET', sessions, '#', hash .. '', edge_row, args[2] .. ' ' .. first .. ' ' .. letters .. ' ' .. time[1])
+  redis.call('HSET', sessions, '#', last_text or hash .. '',
+    edge_row, args[2] .. ' ' .. first_text .. ' ' .. letters .. ' ' .. time[1])
   if not head[2] then redis.call('HSET', sessions, '@', cursor .. '') end
   for session, row in pairs(rows or {}) do
     redis.call('HSET', sessions, 's:' .. session,
