@@ -14,7 +14,7 @@ from innkeeper_edge.chain import Chain, Verdict
 from innkeeper_edge.fanout import Fanout
 
 if TYPE_CHECKING:
-    from innkeeper.redis_client import Reply
+    from innkeeper.channel import Reply
     from innkeeper.topology import Commands
     from innkeeper_edge.edge import Edge
 

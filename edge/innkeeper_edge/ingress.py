@@ -9,10 +9,10 @@ from collections import deque
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from innkeeper import functions
+from innkeeper.channel import Command, Reply
 from innkeeper.close_codes import UNAVAILABLE
 from innkeeper.errors import EdgeClosed, RedisReplied, RedisUnavailable
 from innkeeper.functions import Pushed, PushEvent
-from innkeeper.redis_client import Command, Reply
 from innkeeper.turn import TURN_EVENTS, TURN_IN_BYTES
 from innkeeper_edge.feed import Feed
 from innkeeper_edge.member import Member

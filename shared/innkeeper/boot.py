@@ -11,10 +11,11 @@ from typing import Any
 
 from redis.exceptions import AuthenticationError, RedisError
 
+from innkeeper.channel import Reply
 from innkeeper.cluster import Cluster
 from innkeeper.durability import Durability, check_durability
 from innkeeper.errors import RedisReplied, RedisUnavailable, RedisUnready, RedisUnusable
-from innkeeper.redis_client import Link, Reply
+from innkeeper.redis_client import Link
 from innkeeper.server_settings import warn_of_settings
 from innkeeper.topology import Where, open_link, reach
 

@@ -14,8 +14,9 @@ from redis.asyncio.cluster import ClusterNode, NodesManager
 from redis.asyncio.connection import Connection, ConnectionPool, parse_url
 from redis.crc import REDIS_CLUSTER_HASH_SLOTS, key_slot
 
+from innkeeper.channel import Command, Reply
 from innkeeper.errors import RedisReplied, RedisUnavailable
-from innkeeper.redis_client import Command, Connect, Link, Reply, connection_options, pool_connector
+from innkeeper.redis_client import Connect, Link, connection_options, pool_connector
 from innkeeper.sentinel import plain_url, split_hosts
 
 log = logging.getLogger("innkeeper.redis")

@@ -5,8 +5,9 @@ import logging
 from collections.abc import Sequence
 from enum import Enum
 
+from innkeeper.channel import Command, Reply
 from innkeeper.errors import RedisReplied, RedisUnavailable, RedisUnusable
-from innkeeper.redis_client import Command, Link, Reply
+from innkeeper.redis_client import Link
 
 log = logging.getLogger("innkeeper")
 

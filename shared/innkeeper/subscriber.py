@@ -13,8 +13,9 @@ from collections.abc import Callable
 from redis.crc import key_slot
 from redis.exceptions import RedisError
 
+from innkeeper.channel import Channel, Reply, open_channel, pack
 from innkeeper.errors import RedisReplied, RedisUnavailable
-from innkeeper.redis_client import Channel, Connect, Reply, open_channel, pack
+from innkeeper.redis_client import Connect
 
 log = logging.getLogger("innkeeper.redis")
 

@@ -4,10 +4,11 @@ from collections.abc import Callable, Sequence
 from typing import Protocol, TypeVar
 from urllib.parse import urlsplit
 
+from innkeeper.channel import Command, Reply
 from innkeeper.cluster import SCHEMES as CLUSTER_SCHEMES
 from innkeeper.cluster import Cluster, ClusterLink
 from innkeeper.cluster_subscriber import ClusterSubscriber
-from innkeeper.redis_client import Command, Connect, Link, Reply, connector
+from innkeeper.redis_client import Connect, Link, connector
 from innkeeper.sentinel import SCHEMES as SENTINEL_SCHEMES
 from innkeeper.sentinel import sentinel_connector
 from innkeeper.subscriber import Subscriber

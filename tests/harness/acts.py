@@ -7,9 +7,10 @@ from typing import Any
 from harness.house import until
 from innkeeper import functions
 from innkeeper.address import Address
+from innkeeper.channel import Command, Reply
 from innkeeper.functions import Claimed, Committed, Held, Pushed, PushEvent, Released
 from innkeeper.keys import room_keys
-from innkeeper.redis_client import Command, Connect, Link, Reply
+from innkeeper.redis_client import Connect, Link
 from innkeeper.subscriber import Subscriber
 from innkeeper.turn import Turn
 from innkeeper.wire import Batch, read_batch

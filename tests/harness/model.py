@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 
 from harness.acts import LEASE_MS, RoomActs, new_mark, turn_of
 from innkeeper import functions
+from innkeeper.channel import Command
 from innkeeper.errors import EdgeClosed
 from innkeeper.functions import Claimed, Committed, PushEvent
-from innkeeper.redis_client import Command
 from innkeeper.wire import InboxEvent, parse_id, read_inbox_entry
 
 

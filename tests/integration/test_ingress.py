@@ -8,10 +8,11 @@ import pytest
 from harness.house import until
 from harness.valkey import Valkey
 from innkeeper.address import Address
+from innkeeper.channel import Command, Reply
 from innkeeper.errors import RedisUnavailable, from_reply
 from innkeeper.functions import PushEvent
 from innkeeper.functions.library import load_library
-from innkeeper.redis_client import Command, Reply, connector
+from innkeeper.redis_client import connector
 from innkeeper_edge.edge import Edge
 from innkeeper_edge.feed import Feed
 

@@ -8,9 +8,10 @@ import pytest
 
 from harness.house import until
 from harness.valkey import Valkey
-from innkeeper import redis_client
+from innkeeper import channel
+from innkeeper.channel import pack
 from innkeeper.errors import FunctionMissing, RedisReplied, RedisUnavailable, RedisUnready
-from innkeeper.redis_client import Link, connector, pack
+from innkeeper.redis_client import Link, connector
 
 TIMEOUT_S = 0.4
 
@@ -19,7 +20,7 @@ TIMEOUT_S = 0.4
 def reader(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Run every test with the own reader and with redis-py's."""
     if request.param == "redis-py":
-        monkeypatch.setattr(redis_client, "hiredis", None)
+        monkeypatch.setattr(channel, "hiredis", None)
     return str(request.param)
 
 
@@ -209,5 +210,5 @@ def test_packing_is_resp(word: str | bytes | int, monkeypatch: pytest.MonkeyPatc
     expected = b"*2\r\n$3\r\nGET\r\n$%d\r\n%b\r\n" % (len(data), data)
     packers: list[Callable[[], bytes]] = [lambda: pack(("GET", word))]
     assert packers[0]() == expected
-    monkeypatch.setattr(redis_client, "hiredis", None)
+    monkeypatch.setattr(channel, "hiredis", None)
     assert packers[0]() == expected

@@ -9,7 +9,7 @@ import pytest
 
 from harness.house import until
 from harness.valkey import Valkey
-from innkeeper import redis_client
+from innkeeper import channel
 from innkeeper.redis_client import Link, connector
 from innkeeper.subscriber import Subscriber
 
@@ -32,7 +32,7 @@ class Ears:
 def reader(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Run every test with the own reader and with redis-py's."""
     if request.param == "redis-py":
-        monkeypatch.setattr(redis_client, "hiredis", None)
+        monkeypatch.setattr(channel, "hiredis", None)
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from innkeeper_workers.fleet import new_incarnation
 from innkeeper_workers.sweep import has_backlog
 
 if TYPE_CHECKING:
-    from innkeeper.redis_client import Command
+    from innkeeper.channel import Command
     from innkeeper_workers.fleet import Fleet
     from innkeeper_workers.owner import Owner
 

@@ -11,7 +11,7 @@ from innkeeper.functions import ROOM_SHARDS
 from innkeeper.keys import room_keys
 
 if TYPE_CHECKING:
-    from innkeeper.redis_client import Reply
+    from innkeeper.channel import Reply
     from innkeeper_workers.fleet import Fleet
     from innkeeper_workers.pulse import Pulse
 

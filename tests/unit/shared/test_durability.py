@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
+from innkeeper.channel import Command, Reply
 from innkeeper.durability import Durability, ReplicatedLink, check_durability
 from innkeeper.errors import RedisReplied, RedisUnavailable, RedisUnusable
-from innkeeper.redis_client import Command, Link, Reply
+from innkeeper.redis_client import Link
 
 
 class Server:
