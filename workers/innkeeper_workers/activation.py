@@ -105,7 +105,9 @@ class Activation:
         """Run one event; whatever its hooks raise is undone and recorded, so it always counts as consumed."""
         kind = event.kind
         if kind in (b"text", b"binary"):
-            await self._message(event)
+            rest = self._message(event)
+            if rest is not None:
+                await rest
         elif kind == b"join":
             await self._join(event)
         elif kind == b"leave":
@@ -147,17 +149,17 @@ class Activation:
             self.turn.show([(wire.TEXT_TO_ALL, orjson.dumps({"error": error}))])
 
     # --- the kinds of events ------------------------------------------------------------------------------------
-    async def _message(self, event: InboxEvent) -> None:
+    def _message(self, event: InboxEvent) -> Awaitable[None] | None:
         connection = self.context.members.get(event.connection.decode())
         if connection is None:
             self.void_count += 1
-            return
+            return None
         try:
             message = codec.decode(self.context.codec, binary=event.kind == b"binary", data=event.data)
         except codec.MessageInvalid:
             self._tell(connection, "invalid_json")
-            return
-        await self._hook(event, connection, self.room.on_message, connection, message)
+            return None
+        return self._hook(event, connection, self.room.on_message, connection, message)
 
     async def _join(self, event: InboxEvent) -> None:
         context = self.context
@@ -199,7 +201,9 @@ class Activation:
             if (why := self._condemned.get(connection.id.encode())) is not None:
                 self.turn.dead.append(dead_event(event, f"on_leave of {connection.id}: {why}"))
             else:
-                await self._hook(event, connection, self.room.on_leave, connection)
+                rest = self._hook(event, connection, self.room.on_leave, connection)
+                if rest is not None:
+                    await rest
         finally:
             self.leaving = ""
             # Only now: a commit under a waiting hook would store the removal without what the hook did about it.
@@ -220,20 +224,33 @@ class Activation:
         assert self._room is not None  # noqa: S101 - start() comes first
         return self._room
 
-    async def _hook(self, event: InboxEvent, connection: Connection, hook: Callable[..., Any], *arguments: Any) -> None:
+    def _hook(
+        self, event: InboxEvent, connection: Connection, hook: Callable[..., Any], *arguments: Any
+    ) -> Awaitable[None] | None:
+        """Run a hook of a member's event; return what is left to await: an async hook, or what follows a failure."""
         try:
             result = hook(*arguments)
             if result is not None:
-                await self._finish(result)
+                return self._finish_hook(event, connection, result)
             self._settle()
         except BaseException as raised:  # noqa: BLE001 - a user's hook may raise anything
-            error = contained(raised)
-            self._undo()
-            self.is_partial = True
-            self._record(event, error)
-            if connection.id in self.context.members:
-                self._tell(connection, "handler_failed")
-            await self._tell_room(event, connection, error)
+            return self._failed(event, connection, contained(raised))
+        return None
+
+    async def _finish_hook(self, event: InboxEvent, connection: Connection, result: Any) -> None:
+        try:
+            await self._finish(result)
+            self._settle()
+        except BaseException as raised:  # noqa: BLE001 - as above
+            await self._failed(event, connection, contained(raised))
+
+    async def _failed(self, event: InboxEvent, connection: Connection, error: Exception) -> None:
+        self._undo()
+        self.is_partial = True
+        self._record(event, error)
+        if connection.id in self.context.members:
+            self._tell(connection, "handler_failed")
+        await self._tell_room(event, connection, error)
 
     async def _run(self, hook: Callable[..., Any], *arguments: Any) -> None:
         result = hook(*arguments)
