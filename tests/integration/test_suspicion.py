@@ -94,12 +94,12 @@ async def test_an_event_that_waits_to_be_alone_is_not_tried_yet(fleet: Fleet, ow
     other, suspect = RoomActs(own_link, Address("patient", "other")), RoomActs(own_link, Address("patient", "suspect"))
     await other.push(join(), text(data=b'"wait"'))
     fleet.consider("patient/other")
-    await until(lambda: fleet._handling, "the other room's hook waits")
+    await until(lambda: fleet.stage._running, "the other room's hook waits")
     await suspect.push(join(), text(data=b'"quick"'))
     await died(suspect, tries=False)
     await died(suspect, tries=True)
     fleet.consider("patient/suspect")
-    await until(lambda: fleet._alone, "the suspect wants to be alone")
+    await until(lambda: fleet.stage._alone, "the suspect wants to be alone")
     assert await meta(suspect, "strikes") == "1"
     assert await meta(suspect, "try") is None  # its handler has not started
     Patient.gate.set()
@@ -152,7 +152,7 @@ async def test_few_rooms_are_tried_at_once(fleet: Fleet, own_link: Link) -> None
     while not all([await cursor(room, 2) for room in rooms]):
         seen.append(sum([await meta(room, "try") is not None for room in rooms]))
     assert max(seen) <= 32, seen
-    assert fleet.trials._value == 32
+    assert fleet.stage.trials._value == 32
 
 
 async def test_a_waiting_suspect_lets_others_be_tried(fleet: Fleet, own_link: Link) -> None:
@@ -167,7 +167,7 @@ async def test_a_waiting_suspect_lets_others_be_tried(fleet: Fleet, own_link: Li
     Patient.gate.set()
     for room in rooms:
         await served(room, 2)
-    assert fleet.trials._value == 32
+    assert fleet.stage.trials._value == 32
 
 
 async def test_a_start_under_suspicion_is_noted_until_it_ends(fleet: Fleet, own_link: Link) -> None:

@@ -22,6 +22,7 @@ from innkeeper.room import Room
 from innkeeper.topology import Commands, Subscriptions, Where, open_link, open_subscriber
 from innkeeper.wire import read_news
 from innkeeper_workers.owner import Owner
+from innkeeper_workers.stage import Stage
 from innkeeper_workers.wakes import WakeQueues
 
 log = logging.getLogger("innkeeper.worker")
@@ -29,7 +30,6 @@ log = logging.getLogger("innkeeper.worker")
 _HANDOVERS_AT_ONCE = 10
 _TAKEN_WITHIN_S = 0.5
 _STEAL_AFTER_RECONNECT_S = 0.5
-_TRIALS_AT_ONCE = 32
 _LOOKS = 20
 
 
@@ -80,9 +80,7 @@ class Fleet:
         self._claiming: dict[Address, asyncio.Event] = {}
         self._asked_at_s: dict[Address, float] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._handling: set[Owner] = set()
-        self._alone: Owner | None = None
-        self.trials = asyncio.Semaphore(_TRIALS_AT_ONCE)
+        self.stage = Stage(stop_s=times.stop_handling_ms / 1000)
         self._loading: asyncio.Task[None] | None = None
 
     # --- life of the worker ---------------------------------------------------------------------------------------
@@ -304,7 +302,7 @@ class Fleet:
             owner.leave("handover")
 
     def _forget(self, owner: Owner) -> None:
-        self.done_handling(owner)
+        self.stage.leave(owner)
         if self.owners.get(owner.address) is owner:
             del self.owners[owner.address]
             del self._by_bell[owner.keys.bell.encode()]
@@ -364,37 +362,6 @@ class Fleet:
             await self.link.call(*(("HSET", room.meta, "error", text) if text else ("HDEL", room.meta, "error")))
         except (RedisUnavailable, RedisReplied) as error:
             log.debug("error of a room not noted: %s", error)
-
-    # --- who may run a handler ------------------------------------------------------------------------------------
-    def enter(self, owner: Owner, now_s: float) -> bool:
-        """Let the owner start handlers if nothing speaks against it; else it asks :meth:`may_handle`."""
-        if self._alone is not None or now_s - owner.confirmed_at_s > self.times.stop_handling_ms / 1000:
-            return False
-        self._handling.add(owner)
-        return True
-
-    async def may_handle(self, owner: Owner, *, alone: bool) -> None:
-        """Return when the owner may start handlers: its lease was confirmed lately, and nobody asked to be alone."""
-        limit_s = self.times.stop_handling_ms / 1000
-        while True:
-            if self.loop.time() - owner.confirmed_at_s > limit_s:
-                await asyncio.sleep(0.02)
-            elif self._alone is not None and self._alone is not owner:
-                await asyncio.sleep(0.005)
-            elif alone and self._handling - {owner}:
-                self._alone = owner
-                await asyncio.sleep(0.005)
-            else:
-                break
-        if alone:
-            self._alone = owner
-        self._handling.add(owner)
-
-    def done_handling(self, owner: Owner) -> None:
-        """The owner's turn is over, or the owner is."""
-        self._handling.discard(owner)
-        if self._alone is owner:
-            self._alone = None
 
 
 def new_incarnation() -> str:

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 
 from innkeeper import functions
 from innkeeper.address import Address
+from innkeeper.channel import Command, Reply
 from innkeeper.errors import FunctionMissing, LeaseLost, RedisReplied, RedisUnavailable
 from innkeeper.functions import Claimed, Committed
 from innkeeper.keys import RoomKeys
 from innkeeper.lease import RESUME_WINDOW_MS
-from innkeeper.redis_client import Command, Reply
 from innkeeper.room import Room
-from innkeeper.turn import TRIM_EVERY_BYTES, TRIM_EVERY_COMMITS, TURN_EVENTS, TURN_OUT_BYTES, RecentOutputs
+from innkeeper.turn import TRIM_EVERY_BYTES, TRIM_EVERY_COMMITS, TURN_EVENTS, TURN_OUT_BYTES, Pace, RecentOutputs
 from innkeeper.wire import InboxEvent, read_inbox_entry
 from innkeeper_workers.activation import Activation
 from innkeeper_workers.deaths import is_storm
@@ -77,7 +77,9 @@ class Owner:
         self._must_read = True
         # An answer of 1 MiB at most: a larger one would keep the link's other replies waiting.
         self._read_count = max(1, min(TURN_EVENTS, TURN_OUT_BYTES // room_class.message_bytes))
-        self._news = asyncio.Event()
+        self._waiter: asyncio.Future[None] | None = None
+        self._has_news = False
+        self._pace = Pace()
         self._in_flight: asyncio.Future[None] | None = None
         self._cut_timer: asyncio.TimerHandle | None = None
         self._untrimmed_bytes = 0
@@ -95,19 +97,24 @@ class Owner:
                 self.read_iseq = event.iseq
             elif event.iseq > self.read_iseq:
                 self._must_read = True
-        self._news.set()
+        self._notify()
 
     def renewed(self, iseq: int, sent_at_s: float) -> None:
         """Take a confirmed renewal, sent at that moment of the loop's clock; it also tells of lost bells."""
         self.confirmed_at_s = max(self.confirmed_at_s, sent_at_s)
         if iseq > self.read_iseq:
             self._must_read = True
-        self._news.set()
+        self._notify()
 
     def leave(self, why: str) -> None:
         """Ask the owner to give the room back: ``idle`` (if nothing is pending) or ``handover`` (in any case)."""
         self.leaving = why
-        self._news.set()
+        self._notify()
+
+    def _notify(self) -> None:
+        self._has_news = True
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
 
     @property
     def is_idle(self) -> bool:
@@ -144,9 +151,7 @@ class Owner:
                 elif not self.activation.turn.is_empty:
                     await self._committed()  # what on_create and on_start did
                 else:
-                    self._news.clear()
-                    if not self._must_read:
-                        await self._news.wait()
+                    await self._wait_for_news()
         finally:
             self._end_trial()
             if self._cut_timer is not None:
@@ -162,6 +167,16 @@ class Owner:
                 await self._release()
                 raise asyncio.CancelledError
             await asyncio.sleep(min(0.05, wait_s))
+
+    async def _wait_for_news(self) -> None:
+        self._has_news = False
+        if self._must_read:
+            return
+        self._waiter = self.fleet.loop.create_future()
+        await self._waiter
+        self._waiter = None
+        if len(self._pending) == 1 and (wait_s := self._pace.wait_s(self.fleet.loop.time())):
+            await asyncio.sleep(wait_s)
 
     async def _read(self) -> None:
         self._must_read = False
@@ -189,8 +204,8 @@ class Owner:
             pass  # it is not run any more
         elif marked:
             await self._begin_trial()
-        elif not self.fleet.enter(self, now_s):
-            await self.fleet.may_handle(self, alone=False)
+        elif not self.fleet.stage.enter(self, now_s):
+            await self.fleet.stage.wait(self, alone=False)
             now_s = loop.time()
         until_s = now_s + _TURN_S
         while self._pending:
@@ -207,7 +222,7 @@ class Owner:
                 break
         if marked:
             self.strikes = 0
-        self.fleet.done_handling(self)
+        self.fleet.stage.leave(self)
         self.used_at_s = loop.time()
         if self._in_flight is not None:
             await self._in_flight
@@ -227,15 +242,15 @@ class Owner:
         A worker that dies from here to the event's commit speaks against the event: nothing else may wait in between,
         and few rooms may be there at once, or one death would speak against many.
         """
-        await self.fleet.trials.acquire()
+        await self.fleet.stage.trials.acquire()
         self._is_trying = True
-        await self.fleet.may_handle(self, alone=self.strikes > 0)
+        await self.fleet.stage.wait(self, alone=self.strikes > 0)
         await self._committed(even_empty=True, tries=True)
 
     def _end_trial(self) -> None:
         if self._is_trying:
             self._is_trying = False
-            self.fleet.trials.release()
+            self.fleet.stage.trials.release()
 
     async def _committed(self, *, even_empty: bool = False, created: bool = True, tries: bool = False) -> None:
         answer = self._commit(even_empty=even_empty, created=created, tries=tries)
@@ -311,9 +326,9 @@ class Owner:
             shown=not fleet.is_replicated,
         )
         turn.clear()
-        return self._confirm(command, sent_at_s if extend else 0.0)
+        return self._confirm(command, sent_at_s, extend=extend)
 
-    async def _confirm(self, command: Command, extended_at_s: float) -> None:
+    async def _confirm(self, command: Command, sent_at_s: float, *, extend: bool) -> None:
         committed = functions.read_committed(await self._ask(command, self.fleet.commit_link))
         if not isinstance(committed, Committed):
             self.fleet.refused_count += 1
@@ -321,7 +336,9 @@ class Owner:
             raise LeaseLost(str(self.address), committed)
         await self._announce(committed.last_id)
         self.version = committed.version
-        self.confirmed_at_s = max(self.confirmed_at_s, extended_at_s)
+        self._pace.note(sent_at_s, self.fleet.loop.time())
+        if extend:
+            self.confirmed_at_s = max(self.confirmed_at_s, sent_at_s)
 
     async def _announce(self, last_id: bytes) -> None:
         """Show the edges what was committed since the last announcement, where commit may not: a replica has it now."""
@@ -336,7 +353,7 @@ class Owner:
             await self._in_flight
             self._in_flight = None
         why = self.leaving
-        self._news.clear()
+        self._has_news = False
         reply = await self._ask(
             functions.release(
                 self.keys,
@@ -347,7 +364,7 @@ class Owner:
             )
         )
         released = functions.read_released(reply)
-        if released.backlog or self._news.is_set():
+        if released.backlog or self._has_news:
             self.wanted = True  # something came while it was given back
         if released.ours:
             self.leaving = ""

@@ -5,7 +5,7 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Protocol
 
-from innkeeper.redis_client import Command, Reply
+from innkeeper.channel import Command, Reply
 from innkeeper_workers.activation import text_of
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ class Starting:
             if is_suspect:
                 await self._suspect()
             is_started = await self._succeeds(wait_s)
-            owner.fleet.done_handling(owner)
+            owner.fleet.stage.leave(owner)
             if self._is_noted:  # this worker lives
                 await self._ask(("HDEL", owner.keys.meta, "starting"))
                 self._is_noted, self._deaths = False, 0
@@ -92,7 +92,7 @@ class Starting:
             await self._tell(text)
             await self._pause(wait_s)
         if self._deaths:
-            await owner.fleet.may_handle(owner, alone=True)
+            await owner.fleet.stage.wait(owner, alone=True)
         self._is_noted = True
         await self._ask(("HSET", owner.keys.meta, "starting", self._deaths + 1))
 
