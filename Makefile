@@ -6,7 +6,7 @@ EXAMPLE ?= chat
 COUNT ?= 30
 BIN := .venv/bin
 
-.PHONY: help dev test poison takeover failover topologies browser check lint types layers size schema format bench wheel
+.PHONY: help dev test model mutants poison takeover failover topologies browser check lint types layers size schema format bench wheel
 .DEFAULT_GOAL := help
 
 help: ## Show this list
@@ -17,6 +17,13 @@ dev: .venv/.ready ## Run everything here, with the rooms of EXAMPLE (default: ch
 
 test: .venv/.ready ## Run the tests; FLAGS are given to pytest
 	$(BIN)/pytest -n 2 $(FLAGS)
+
+model: .venv/.ready ## Run SEEDS (10000) seeds of the model of the acts from FROM (1) on, STEPS (600) steps each, on all cores
+	PYTHONPATH=tests $(BIN)/python -m harness.model model --seeds $(or $(SEEDS),10000) --first $(or $(FROM),1) \
+		--steps $(or $(STEPS),600)
+
+mutants: .venv/.ready ## Hunt the deliberately broken acts with the model; ONLY="name" hunts one and prints how it is caught
+	PYTHONPATH=tests $(BIN)/python -m harness.model mutants --seeds 1000 --only "$(ONLY)"
 
 poison: .venv/.ready ## Test rooms that kill their workers, and kill storms, for minutes
 	$(BIN)/pytest -m 'chaos or not chaos' -s tests/acceptance/test_poison.py $(FLAGS)

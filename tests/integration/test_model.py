@@ -1,34 +1,38 @@
-"""Random steps with faults against a real server; a seed that fails is printed and fails again."""
+"""The acts under random faults on a real server, every step judged; and broken acts, which must not get through.
 
-import os
-import uuid
-from collections import Counter
+`make model` runs many more seeds and `make mutants` all mutants.
+"""
+
+from functools import partial
 
 import pytest
 
-from harness.acts import RoomActs
-from harness.model import Model
-from innkeeper.address import Address
-from innkeeper.redis_client import Link
+from harness.model.mutants import MUTANTS, Mutant
+from harness.model.run import SHORT_STEPS, hunt, missing, run_seeds
+from harness.valkey import Valkey
 
-SEEDS = int(os.environ.get("INNKEEPER_MODEL_SEEDS", "20"))
-FIRST = int(os.environ.get("INNKEEPER_MODEL_FIRST_SEED", "1"))
-STEPS = 150
+SEEDS = 200
 
 
-@pytest.mark.timeout(60 + SEEDS)
-async def test_nothing_is_lost_doubled_or_reordered(link: Link) -> None:
-    """Whatever is lost, late, repeated or stolen: each accepted event is applied once, in order, by its owner."""
-    faults: Counter[str] = Counter()
-    for seed in range(FIRST, FIRST + SEEDS):
-        room = RoomActs(link, Address("model", uuid.uuid4().hex))
-        model = Model(room, seed, await room.server_ms())
-        try:
-            await model.run(STEPS)
-        except Exception as error:
-            raise AssertionError(f"INNKEEPER_MODEL_FIRST_SEED={seed} INNKEEPER_MODEL_SEEDS=1: {error}") from error
-        faults += model.faults
-    if SEEDS >= 20:
-        bitten = ("refused token", "pushes sent again", "commits sent again", "late push", "late commit", "late claim",
-                  "letter d", "letter b", "letter g", "edges closed", "released")  # fmt: skip
-        assert {name: faults[name] for name in bitten if not faults[name]} == {}
+@pytest.mark.timeout(180)
+def test_nothing_is_lost_doubled_or_reordered(valkey: Valkey) -> None:
+    """Whatever is lost, late, repeated, stolen or rolled back: one history, every accepted event in it once."""
+    verdict = run_seeds(valkey.port, range(1, SEEDS + 1), steps=SHORT_STEPS)
+    assert not verdict.failures, verdict.failures[0].report()
+    assert verdict.seeds == SEEDS
+    assert missing(verdict) == []
+
+
+def test_a_seed_is_a_run(valkey: Valkey) -> None:
+    """The same seeds take the same steps with the same outcome, whatever runs beside them."""
+    run = partial(run_seeds, valkey.port, steps=SHORT_STEPS)
+    both, one, other = run([11, 12]), run([12]), run([11])
+    assert both.counts == one.counts + other.counts
+    assert one.counts != other.counts
+
+
+@pytest.mark.parametrize("mutant", [mutant for mutant in MUTANTS if mutant.common], ids=lambda mutant: mutant.name)
+def test_a_broken_act_is_caught(valkey: Valkey, mutant: Mutant) -> None:
+    """Each deliberately broken act violates something within a few seeds."""
+    found = hunt(valkey.port, mutant, most=24, at_once=6, to_the_end=False)
+    assert found.first is not None, f"{mutant.name} survived {found.seeds} seeds, although {mutant.breaks}"

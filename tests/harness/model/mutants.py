@@ -1,0 +1,145 @@
+"""Deliberately broken variants of the acts: each must be caught, or the model sees less than it claims.
+
+A mutant is a small textual change of the Lua. Its pattern must stand there exactly once, so that none rots unseen.
+
+Left out, because they break nothing that anybody could see:
+
+- *busy without memory* for raw events: within one call the backlog only grows, so once one event is over the cap, all
+  later ones are; the memory matters for sessions only, and that mutant is here ("busy not sticky");
+- *claim ignores who listens*: the lock says who is alive, it fences nothing. It costs a takeover, no promise. The model
+  holds the act to its word nevertheless ("claim ignores listeners").
+"""
+
+import hashlib
+from dataclasses import dataclass
+
+from innkeeper.functions.library import HASH
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """A name, what is broken by it, and what is replaced by what; the common ones are caught within a few seeds."""
+
+    name: str
+    breaks: str
+    old: str
+    new: str
+    more: tuple[tuple[str, str], ...] = ()
+    common: bool = True
+
+
+MUTANTS = (
+    # --- push
+    Mutant("no dedupe", "a batch sent again is appended again", "if batch == args[2] then", "if false then"),
+    Mutant("old batch taken", "an earlier batch that comes late is appended",
+           "if batch and tonumber(args[2]) < tonumber(batch) then", "if false then"),
+    Mutant("session numbers ignored", "a session's message counts twice",
+           "if number <= row.last then return 'd' end", ""),
+    Mutant("session gap ignored", "a session's message is left out",
+           "if number > row.last + 1 then return 'g' end", ""),
+    Mutant("closed session taken", "a kicked session goes on",
+           "if row.state == 'closed' then", "if false then"),
+    Mutant("generation ignored", "an old connection's leave ends the session's new one",
+           "if generation < row.generation then return 'o' end", ""),
+    Mutant("busy not sticky", "a session's later message is told to be a gap while its elder waits",
+           "if letter == 'g' and busy then letter = 'b' end", ""),
+    Mutant("dead edge pushes", "messages of a reaped edge come after its members' leaves",
+           "if batch == 'closed' or", "if batch == 'closed' then batch = nil end\n  if"),
+    Mutant("cap counts the wrong way", "the backlog cap counts from the first event, not from the cursor",
+           "= hash, cursor + tonumber(args[4]), false", "= hash, 0 + tonumber(args[4]), false"),
+    Mutant("push lets the room expire", "accepted events of a room at rest expire with it",
+           "if not owner then redis.call('PERSIST', inbox)", "if not owner then"),
+    Mutant("bell tells something else", "the owner handles an event that is not in the inbox",
+           "local news = table.concat(index, ' ')", "data[1] = data[1] and 'x' .. string.sub(data[1], 2)\n"
+           "  local news = table.concat(index, ' ')"),
+    # --- claim
+    Mutant("evicts any lock", "evidence about an old owner evicts the new one", "held ~= args[4] or ", ""),
+    Mutant("claim ignores listeners", "an owner that lives is robbed", "others > 0 and left > 0", "false"),
+    Mutant("epoch not increased", "two owners hold the same epoch",
+           "tonumber(meta[4] or '0') + 1", "math.max(tonumber(meta[4] or '0'), 1)"),
+    Mutant("late claim takes again", "a claim that comes late takes the room from its successor",
+           "if stored == mark or meta[6] == mark then", "if false then"),
+    Mutant("claim lets the room expire", "a room expires under its owner", "redis.call('PERSIST', keys[i])", ""),
+    Mutant("claim trims too far", "the oldest accepted event is lost at a takeover",
+           "if hash >= cursor then redis.call('XTRIM', keys[3], 'MINID', int(cursor + 1)",
+           "if hash >= cursor then redis.call('XTRIM', keys[3], 'MINID', int(cursor + 2)"),
+    Mutant("innocent events suspected", "a clean release leaves its backlog under suspicion",
+           "if not meta[1] or meta[1] == '' or hash <= cursor then", "if not meta[1] or hash <= cursor then"),
+    # --- commit
+    Mutant("no token check", "a stale owner writes",
+           "if meta[1] ~= args[1] or not meta[1] then return 'token' end", ""),
+    Mutant("number-only token", "after a rollback an old owner of the same epoch writes",
+           "if meta[1] ~= args[1] or not",
+           "if string.match(meta[1] or '', '^%d*') ~= string.match(args[1], '^%d*') or not", common=False),
+    Mutant("no version check", "an old commit counts again, or one that builds on a history that is gone",
+           "if (meta[2] or '0') ~= args[2] then return 'version' end", ""),
+    Mutant("no input check", "after a rollback a commit consumes other events than it handled",
+           "if entry[1] ~= args[first + n - 1] then return 'input' end", "",
+           more=(("if #entries ~= count then return 'input' end", ""),), common=False),
+    Mutant("input not counted", "an event in the middle is consumed unhandled",
+           "if #entries ~= count then return 'input' end", ""),
+    Mutant("no contiguity", "an event is left out, or handled twice",
+           "if seq_of(entry[1]) ~= cursor + n then return 'gap' end", ""),
+    Mutant("repeat refused", "a commit whose answer was lost is refused the second time",
+           "if reason == 'version' and tonumber(meta[2])", "if false and tonumber(meta[2])"),
+    Mutant("repeat applied", "a commit whose answer was lost counts twice",
+           "then return {2, meta[2], meta[4] or '0-0'} end", "then reason = nil end"),
+    Mutant("cursor stays", "committed events are handled again",
+           "'version', version .. '', 'cursor', cursor,", "'version', version .. '',"),
+    Mutant("version stays", "two commits have one version", "'version', version .. '', 'cursor'", "'cursor'"),
+    Mutant("backlog copy stays", "the room is busy for ever",
+           "if count > 0 then redis.call('HSET', keys[7], '@', cursor) end", ""),
+    Mutant("inbox trimmed too far", "an accepted event is lost",
+           "'MINID', (tonumber(cursor) + 1)", "'MINID', (tonumber(cursor) + 2)"),
+    Mutant("outlog trimmed too far", "outputs that edges still read are gone",
+           "redis.call('XTRIM', outlog, 'MAXLEN', math.max(1000, least))", "redis.call('XTRIM', outlog, 'MAXLEN', 2)"),
+    Mutant("published before the checks", "outputs of a refused commit are shown",
+           "  local count = tonumber(args[7])\n",
+           "  local count = tonumber(args[7])\n"
+           "  publish(keys[11], meta[4] or '0-0', '0', 1, 1, '0', {'text *', 1}, {'x'})\n"),
+    Mutant("published without the last", "an output is stored and not shown",
+           "index[#index + 1], index[#index + 2], bodies[#bodies + 1] = header, #body, body",
+           "if i < last - 1 or i == first then\n"
+           "      index[#index + 1], index[#index + 2], bodies[#bodies + 1] = header, #body, body end"),
+    Mutant("published under a wrong link", "a lost batch goes unnoticed",
+           "'SPUBLISH', channel, previous ..", "'SPUBLISH', channel, (first - 1) .. '-' .. mark .."),
+    Mutant("published too large", "messages above what the server counts against its buffers",
+           "if size > 0 and size + length > 12000 then", "if false then"),
+    Mutant("shown, not stored", "an output is shown that nobody can read again",
+           "redis.call('XADD', keys[8], seq .. '-' .. mark,",
+           "local _ = (i == last - 1 and i > first) or redis.call('XADD', keys[8], seq .. '-' .. mark,"),
+    Mutant("destroy keeps members", "a destroyed room still has members",
+           "redis.call('DEL', keys[4], keys[5], keys[6],", "redis.call('DEL', keys[4], keys[6],"),
+    Mutant("kick ignored", "a closed session goes on",
+           "close_sessions(keys[7], args, at, last, redis.call('TIME')[1])", "local _ = nil"),
+    # --- renew, release, reap_edge
+    Mutant("renew ignores the token", "a stale owner takes the lock back",
+           "if redis.call('HGET', keys[1], 'token') ~= args[1] then return {0, 'token'} end", ""),
+    Mutant("release ignores the token", "a stale owner gives the room away",
+           "if meta[1] ~= args[1] then return {0, 'token'} end", ""),
+    Mutant("release ignores backlog", "accepted events are left without an owner",
+           "if backlog > 0 and args[3] ~= '1' then return {2, backlog} end", ""),
+    Mutant("released backlog expires", "accepted events expire after a hand-over",
+           "if backlog > 0 then return {1, backlog} end\n\n", "\n\n"),
+    Mutant("release keeps the token", "a late commit counts after the release",
+           "keys[1], 'token', '', 'released', mark)", "keys[1], 'released', mark)"),
+    Mutant("members' sessions expire", "dedupe is forgotten under members",
+           "if memberless then redis.call('PEXPIREAT', keys[7], at) end", "redis.call('PEXPIREAT', keys[7], at)"),
+    Mutant("dedupe rows forgotten", "a late push after a release counts twice",
+           "seconds - used > window", "seconds - used >= 0"),
+    Mutant("reaped twice", "an edge's members leave twice",
+           "if head[3] and string.sub(head[3], 1, 7) == 'closed ' then", "if false then"),
+    Mutant("reap leaves the edge open", "a reaped edge pushes on",
+           "row, 'closed 0 - ' .. time[1])", "'e:', 'closed 0 - ' .. time[1])"),
+)  # fmt: skip
+
+
+def mutated(code: str, mutant: Mutant) -> tuple[str, str]:
+    """Return the library's text with the mutant's change under names of its own, and the hash in those names."""
+    changed = code
+    for old, new in ((mutant.old, mutant.new), *mutant.more):
+        found = code.count(old)
+        assert found == 1, f"mutant {mutant.name!r}: its pattern stands {found} times in the acts, must be once: {old}"
+        changed = changed.replace(old, new)
+    library = hashlib.sha256(changed.encode()).hexdigest()[:8]
+    return changed.replace(HASH, library), library
