@@ -7,7 +7,10 @@ Left out, because they break nothing that anybody could see:
 - *busy without memory* for raw events: within one call the backlog only grows, so once one event is over the cap, all
   later ones are; the memory matters for sessions only, and that mutant is here ("busy not sticky");
 - *claim ignores who listens*: the lock says who is alive, it fences nothing. It costs a takeover, no promise. The model
-  holds the act to its word nevertheless ("claim ignores listeners").
+  holds the act to its word nevertheless ("claim ignores listeners");
+- *input ids not compared*, only counted between the first and the last: events pushed anew after a roll-back have later
+  times, so the range asked for never ends with them and their count differs. The comparison is for a server whose clock
+  went back meanwhile, which a test of commit covers; here both checks fall together ("no input check").
 """
 
 import hashlib
@@ -18,14 +21,13 @@ from innkeeper.functions.library import HASH
 
 @dataclass(frozen=True)
 class Mutant:
-    """A name, what is broken by it, and what is replaced by what; the common ones are caught within a few seeds."""
+    """A name, what is broken by it, and what is replaced by what."""
 
     name: str
     breaks: str
     old: str
     new: str
     more: tuple[tuple[str, str], ...] = ()
-    common: bool = True
 
 
 MUTANTS = (
@@ -70,12 +72,12 @@ MUTANTS = (
            "if meta[1] ~= args[1] or not meta[1] then return 'token' end", ""),
     Mutant("number-only token", "after a rollback an old owner of the same epoch writes",
            "if meta[1] ~= args[1] or not",
-           "if string.match(meta[1] or '', '^%d*') ~= string.match(args[1], '^%d*') or not", common=False),
+           "if string.match(meta[1] or '', '^%d*') ~= string.match(args[1], '^%d*') or not"),
     Mutant("no version check", "an old commit counts again, or one that builds on a history that is gone",
            "if (meta[2] or '0') ~= args[2] then return 'version' end", ""),
     Mutant("no input check", "after a rollback a commit consumes other events than it handled",
            "if entry[1] ~= args[first + n - 1] then return 'input' end", "",
-           more=(("if #entries ~= count then return 'input' end", ""),), common=False),
+           more=(("if #entries ~= count then return 'input' end", ""),)),
     Mutant("input not counted", "an event in the middle is consumed unhandled",
            "if #entries ~= count then return 'input' end", ""),
     Mutant("no contiguity", "an event is left out, or handled twice",
