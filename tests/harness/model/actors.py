@@ -192,6 +192,7 @@ class Worker:
     commit: Commit | None = None
     after: Memory = field(default_factory=Memory)
     release: Release | None = None
+    refusals: int = 0
 
     def forget(self) -> None:
         """Drop the room from memory, as after a crash or a refusal."""

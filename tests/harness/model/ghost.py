@@ -179,7 +179,7 @@ class Ghost:
         self.edges[act.edge] = f"{act.batch} {start + 1 if events else 0} {letters}"
         self._append(start, events)
         judge_bell(bell, rung=rung, events=events)
-        return letters
+        return "new"
 
     def _append(self, start: int, events: list[InboxEvent]) -> None:
         self.at, self.hash = self.committed_copy, start + len(events)

@@ -53,8 +53,8 @@ class History:
             gone=self.gone.copy(),
         )
 
-    def read(self, newest_first: list[Any]) -> None:
-        """Go on with the newest entries of the outlog."""
+    def read(self, newest_first: list[Any]) -> list[bytes]:
+        """Go on with the newest entries of the outlog, and return the new bodies."""
         fresh = []
         for entry_id, fields in newest_first:
             oseq = parse_id(entry_id)[0]
@@ -65,6 +65,7 @@ class History:
             hold("dense log", oseq, self.oseq + 1)
             self.oseq = oseq
             self._take(body)
+        return [body for _, body in reversed(fresh)]
 
     def agrees(self, meta: dict[bytes, bytes], state: dict[bytes, bytes]) -> None:
         """Check that state and counters stand where the outputs end: one atomic write made them."""

@@ -7,6 +7,13 @@ _LARGEST = 12_000
 _LIMIT_BYTES = 16_384
 
 
+def judge_shown(heard: list[bytes], stored: list[bytes]) -> None:
+    """Check that members are shown what was stored, no more and no less; what is too large they read in the outlog."""
+    batches = [read_batch(body) for body in heard]
+    if all(batch.outputs or batch.last < batch.first for batch in batches):
+        hold("shown is what was stored", [body for batch in batches for _, body in batch.outputs], stored)
+
+
 def judge_bell(heard: list[bytes], *, rung: bool, events: list[InboxEvent] | None = None) -> None:
     """Check the bell: rung once if somebody should hear it, with exactly the new events or nothing."""
     hold("bell", len(heard), int(rung))

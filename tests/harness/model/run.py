@@ -60,9 +60,18 @@ class Verdict:
 
 
 def run_seeds(
-    port: int, seeds: Iterable[int], *, steps: int, mutant: Mutant | None = None, to_the_end: bool = False
+    port: int,
+    seeds: Iterable[int],
+    *,
+    steps: int,
+    mutant: Mutant | None = None,
+    to_the_end: bool = False,
+    holds_laws: bool = True,
 ) -> Verdict:
-    """Run seeds on a server, ``to_the_end`` or until the first fails; a mutant's functions have names of their own."""
+    """Run seeds on a server, ``to_the_end`` or until the first fails; a mutant's functions have names of their own.
+
+    Without ``holds_laws`` only the promises are checked, see :class:`ModelRoom`.
+    """
     line, verdict = Line(port), Verdict()
     code, library = library_code("0"), HASH
     if mutant is not None:
@@ -73,7 +82,7 @@ def run_seeds(
 
     def started() -> Iterator[tuple[bytes, Run]]:
         for seed in seeds:
-            room = ModelRoom(seed, library, HASH)
+            room = ModelRoom(seed, library, HASH, holds_laws=holds_laws)
             rooms[room.tag] = room
             yield room.tag, room.run(steps)
 
@@ -113,12 +122,14 @@ class Hunt:
     seeds: int
 
 
-def hunt(port: int, mutant: Mutant, *, most: int, at_once: int = WIDTH, to_the_end: bool = True) -> Hunt:
-    """Run seeds from 1, ``at_once`` at a time, until a mutant is caught."""
+def hunt(
+    port: int, mutant: Mutant, *, most: int, at_once: int = WIDTH, to_the_end: bool = True, holds_laws: bool = True
+) -> Hunt:
+    """Run seeds from 1, ``at_once`` at a time, until a mutant is caught; by its breach of a law, or of a promise."""
     seeds = 0
     while seeds < most:
         chunk = range(seeds + 1, seeds + at_once + 1)
-        verdict = run_seeds(port, chunk, steps=SHORT_STEPS, mutant=mutant, to_the_end=to_the_end)
+        verdict = run_seeds(port, chunk, steps=SHORT_STEPS, mutant=mutant, to_the_end=to_the_end, holds_laws=holds_laws)
         seeds += verdict.seeds
         if verdict.failures:
             return Hunt(min(verdict.failures, key=lambda failure: failure.seed), len(verdict.failures), seeds)
