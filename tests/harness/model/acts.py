@@ -60,12 +60,13 @@ class Commit:
     extends: bool
     keep_outputs: int
     created: bool
+    tries: bool = False
 
     def command(self, keys: RoomKeys) -> Command:
         """Return the command."""
         return functions.commit(
             keys, token=self.token, version=self.version, worker=self.worker, lease_ms=LEASE_MS if self.extends else 0,
-            keep_outputs=self.keep_outputs, turn=self.turn, created=self.created,
+            keep_outputs=self.keep_outputs, turn=self.turn, created=self.created, tries=self.tries,
         )  # fmt: skip
 
 

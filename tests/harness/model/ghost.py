@@ -208,9 +208,7 @@ class Ghost:
         if start < cursor or start - cursor != len(self.events) - self.first + 1:
             raise Violation("no contradictions", f"# {start}, cursor {cursor}, inbox {self.first}..{len(self.events)}")
         self.hash, self.at = start, cursor
-        if self.token and start > cursor:
-            word += " unclean"
-        self._suspect(start, cursor)
+        word += self._suspect(start, cursor, act.worker.encode())
         token = f"{epoch + 1}:{mark}"
         self.meta |= {
             b"token": token.encode(), b"epoch": b"%d" % (epoch + 1), b"worker": act.worker.encode(),
@@ -223,15 +221,17 @@ class Ghost:
         self._claimed(token, reply)
         return word
 
-    def _suspect(self, last: int, cursor: int) -> None:
-        """Mark the backlog of an owner that did not release; count a death against the event that was tried."""
+    def _suspect(self, last: int, cursor: int, worker: bytes) -> str:
+        """Mark the backlog of an owner that did not release; count its death against the event that it tried."""
         tried = self.meta.pop(b"try", b"-1")
         if not self.token or last <= cursor:
             self.meta.pop(b"strikes", None)
             self.meta.pop(b"marked", None)
-            return
-        strikes = int(self.meta.get(b"strikes", b"0")) + (int(tried) == cursor + 1)
+            return ""
+        struck = int(tried) == cursor + 1 and self.meta[b"worker"] != worker
+        strikes = int(self.meta.get(b"strikes", b"0")) + struck
         self.meta |= {b"strikes": b"%d" % strikes, b"marked": b"%d" % last}
+        return " unclean, struck" if struck else " unclean"
 
     def _claimed(self, token: str, reply: Reply) -> None:
         hold("a right claim counts", reply[0], 1)
@@ -286,7 +286,7 @@ class Ghost:
             self.state, self.members, self.timers, self.log_at, self.dead = {}, {}, {}, len(self.log), 0
             meta.pop(b"created", None)
             meta[b"bytes"] = b"0"
-        elif act.created:
+        elif act.created or act.tries:
             meta.setdefault(b"created", b"1")
         _apply(self.state, turn.state_set, turn.state_del)
         _apply(self.members, turn.members_set, turn.members_del)
@@ -313,8 +313,11 @@ class Ghost:
         if cursor >= int(meta.get(b"marked", b"0")):
             for field_name in (b"try", b"strikes", b"marked"):
                 meta.pop(field_name, None)
-        else:
-            meta |= {b"try": b"%d" % (cursor + 1), b"strikes": b"0" if turn.consumed else meta[b"strikes"]}
+        elif turn.consumed:
+            meta.pop(b"try", None)
+            meta[b"strikes"] = b"0"
+        if act.tries and not turn.destroy and b"marked" in meta:
+            meta[b"try"] = b"%d" % (cursor + 1)
         if act.extends:
             self.lock = f"{act.worker}:{act.token}".encode()
         if act.keep_outputs:

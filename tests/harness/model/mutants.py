@@ -67,7 +67,11 @@ MUTANTS = (
            "if hash >= cursor then redis.call('XTRIM', keys[3], 'MINID', int(cursor + 2)"),
     Mutant("innocent events suspected", "a clean release leaves its backlog under suspicion",
            "if not meta[1] or meta[1] == '' or hash <= cursor then", "if not meta[1] or hash <= cursor then"),
+    Mutant("cut hook counted as death", "a worker that cut a hook and lives convicts the event",
+           " and meta[9] ~= worker then", " then"),
     # --- commit
+    Mutant("try stays", "an event that was committed is still under trial",
+           "if count > 0 then redis.call('HDEL', keys[1], 'try')", "if count > 0 then"),
     Mutant("no token check", "a stale owner writes",
            "if meta[1] ~= args[1] or not meta[1] then return 'token' end", ""),
     Mutant("number-only token", "after a rollback an old owner of the same epoch writes",

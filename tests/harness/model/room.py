@@ -8,8 +8,6 @@ actor send the same again.
 import random
 import uuid
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
 
 from harness.model.actors import Client, Edge, Worker
 from harness.model.acts import Act, Claim, Commit, Push, Reap, Release, Renew
@@ -18,6 +16,7 @@ from harness.model.ghost import PARTS, Ghost, expiry_looks, looks
 from harness.model.history import History, Violation, hold
 from harness.model.line import Answer, Request
 from harness.model.published import judge_shown
+from harness.model.snapshots import Snapshot, Snapshots
 from innkeeper import functions
 from innkeeper.address import Address
 from innkeeper.errors import EdgeClosed
@@ -27,18 +26,7 @@ from innkeeper.redis_client import Command, Reply, pack
 from innkeeper.turn import Turn
 from innkeeper.wire import read_inbox_entry, read_news
 
-_KEPT_SNAPSHOTS = 4
 _MOST_REFUSALS = 20
-
-
-@dataclass
-class Snapshot:
-    """A moment of the room: where its keys are kept, and what they hold."""
-
-    number: int
-    ghost: Ghost
-    history: History
-    accepted: int
 
 
 class ModelRoom:
@@ -67,7 +55,7 @@ class ModelRoom:
         self.listener: Worker | None = None
         self.late: list[Act] = []
         self.accepted: dict[int, bytes] = {}
-        self.snapshots: list[Snapshot] = []
+        self.snapshots = Snapshots(self.keys)
         self.planned: tuple[int, Snapshot] | None = None
         self.connections = 0
         self.step = 0
@@ -226,7 +214,8 @@ class ModelRoom:
 
     async def _own(self) -> None:
         """A worker claims the room if it is free, or steals from the lock it sees, or asks again."""
-        worker = self.draw.choice(self.workers)
+        last = [worker for worker in self.workers if worker.name.encode() == self.ghost.meta.get(b"worker")]
+        worker = self.draw.choice(last if last and self.draw.random() < 0.3 else self.workers)
         if worker.token:
             return
         if worker.claim is None:
@@ -283,6 +272,7 @@ class ModelRoom:
             worker.commit = Commit(
                 worker.name, worker.token, worker.memory.version, turn, self.draw.random() < 0.5,
                 self.draw.choice((0, 0, 3, 10_000)), worker.memory.created or self.draw.random() < 0.7,
+                tries=self.draw.random() < 0.3,
             )  # fmt: skip
         else:
             self.counts["commits sent again"] += 1
@@ -303,7 +293,7 @@ class ModelRoom:
         worker.done = worker.events[:consumed] or worker.done
         del worker.events[:consumed]
         if not worker.commit.turn.destroy:
-            worker.after.created = worker.after.created or worker.commit.created
+            worker.after.created = worker.after.created or worker.commit.created or worker.commit.tries
         worker.memory, worker.commit = worker.after, None
         worker.memory.version = committed.version
 
@@ -379,42 +369,28 @@ class ModelRoom:
             for client in self.clients:
                 client.hear(PushEvent("leave", "", b""), "a")
         if "inbox" in over:
-            self.history, self.accepted, self.snapshots, self.planned = History(), {}, [], None
+            self.history, self.accepted, self.planned = History(), {}, None
+            self.snapshots.taken.clear()
 
     async def _save(self) -> Snapshot | None:
         """Keep a copy of all keys of the room, as a replica or a backup has it."""
         if not self.rolls_back:
             return None
-        if len(self.snapshots) == _KEPT_SNAPSHOTS:
-            self.snapshots.pop(0)
-        used = {snapshot.number for snapshot in self.snapshots}
-        number = next(n for n in range(_KEPT_SNAPSHOTS) if n not in used)
-        await self._copy(self._kept(number), to_copy=True)
-        snapshot = Snapshot(number, self.ghost.saved(), self.history.saved(), self.ghost.last_iseq)
-        self.snapshots.append(snapshot)
+        snapshot, commands = self.snapshots.take(self.ghost, self.history)
+        await self._send(*commands)
         return snapshot
-
-    def _kept(self, number: int) -> list[tuple[str, str]]:
-        """Return (key, where it is kept) of all the room's keys."""
-        live = [getattr(self.keys, part) for part in (*PARTS, "lock")]
-        return [(key, f"{key}:was{number}") for key in live]
-
-    async def _copy(self, pairs: Sequence[tuple[str, str]], *, to_copy: bool) -> None:
-        pairs = pairs if to_copy else [(kept, live) for live, kept in pairs]
-        await self._send(("DEL", *(target for _, target in pairs)), *(("COPY", *pair) for pair in pairs))
 
     async def _roll_back(self) -> None:
         """The server comes back with an older past, as after a failover; nobody is told."""
-        snapshot = self.planned[1] if self.planned else self.draw.choice(self.snapshots) if self.snapshots else None
+        taken = self.snapshots.taken
+        snapshot = self.planned[1] if self.planned else self.draw.choice(taken) if taken else None
         self.planned = None
-        if snapshot not in self.snapshots:
+        if snapshot is None or snapshot not in taken:
             return
-        at = self.snapshots.index(snapshot)
-        del self.snapshots[at + 1 :]
         self._note("rolled back")
         self.counts["events rolled back"] += self.ghost.last_iseq - snapshot.ghost.last_iseq
         self.counts["commits rolled back"] += self.history.oseq > snapshot.history.oseq
-        await self._copy(self._kept(snapshot.number), to_copy=False)
+        await self._send(*self.snapshots.go_back(snapshot))
         self.ghost, self.history = snapshot.ghost.saved(), snapshot.history.saved()
         self.ghost.listening = self.listener is not None
         self.accepted = {iseq: data for iseq, data in self.accepted.items() if iseq <= snapshot.accepted}
@@ -494,6 +470,5 @@ class ModelRoom:
             hold("accepted is kept", self.history.applied[iseq - 1], data)
 
     async def _clean(self) -> None:
-        kept = [key for number in range(_KEPT_SNAPSHOTS) for _, key in self._kept(number)]
-        await self._send(("DEL", *(getattr(self.keys, part) for part in (*PARTS, "lock")), *kept))
+        await self._send(("DEL", *self.snapshots.every_key()))
         await self._listen(("SUNSUBSCRIBE", self.keys.out), ("SUNSUBSCRIBE", self.keys.bell))
