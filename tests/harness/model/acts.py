@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 
 from innkeeper import functions
+from innkeeper.channel import Command
 from innkeeper.functions import PushEvent
 from innkeeper.keys import RoomKeys
-from innkeeper.redis_client import Command
 from innkeeper.turn import Turn
 
 LEASE_MS = 3_600_000

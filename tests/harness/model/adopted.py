@@ -2,7 +2,7 @@
 
 from harness.model.ghost import PARTS, Ghost, Output
 from harness.model.sessions import Row
-from innkeeper.redis_client import Reply
+from innkeeper.channel import Reply
 from innkeeper.wire import InboxEvent, read_inbox_entry
 
 

@@ -11,9 +11,9 @@ from harness.model import acts
 from harness.model.history import Violation, hold
 from harness.model.published import judge_bell, judge_out
 from harness.model.sessions import Row, letters_of
+from innkeeper.channel import Command, Reply
 from innkeeper.errors import EdgeClosed
 from innkeeper.keys import RoomKeys
-from innkeeper.redis_client import Command, Reply
 from innkeeper.wire import InboxEvent, parse_id, read_inbox_entry
 
 Pairs = dict[bytes, bytes]

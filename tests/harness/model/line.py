@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 
 import hiredis
 
+from innkeeper.channel import Command, Reply, pack
 from innkeeper.errors import from_reply
-from innkeeper.redis_client import Command, Reply, pack
 
 Run = Coroutine["Request", "Answer", None]
 

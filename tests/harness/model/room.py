@@ -19,10 +19,10 @@ from harness.model.published import judge_shown
 from harness.model.snapshots import Snapshot, Snapshots
 from innkeeper import functions
 from innkeeper.address import Address
+from innkeeper.channel import Command, Reply, pack
 from innkeeper.errors import EdgeClosed
 from innkeeper.functions import Claimed, Committed, PushEvent
 from innkeeper.keys import room_keys
-from innkeeper.redis_client import Command, Reply, pack
 from innkeeper.turn import Turn
 from innkeeper.wire import read_inbox_entry, read_news
 

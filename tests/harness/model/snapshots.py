@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 from harness.model.ghost import PARTS, Ghost
 from harness.model.history import History
+from innkeeper.channel import Command
 from innkeeper.keys import RoomKeys
-from innkeeper.redis_client import Command
 
 _KEPT = 4
 
