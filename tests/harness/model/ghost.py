@@ -158,13 +158,22 @@ class Ghost:
         rung = bool(self.lock) and self.listening
         receivers = int(rung)
         batch, first, letters = row.split(" ") if row else ("-1", "0", "")
+        before = batch.encode() if row else b"0"  # by which the edge notices a cut history
         if act.batch == int(batch):
             judge_bell(bell, rung=rung)
-            hold("a batch counts once: same answer", reply, [letters.encode(), int(first), self.lock, receivers])
+            hold(
+                "a batch counts once: same answer",
+                reply,
+                [letters.encode(), int(first), self.lock, receivers, batch.encode()],
+            )
             return "repeat"
         if act.batch < int(batch):
             judge_bell(bell, rung=False)
-            hold("a batch counts once: older ones are old", reply, [b"o" * len(act.events), 0, self.lock, 1])
+            hold(
+                "a batch counts once: older ones are old",
+                reply,
+                [b"o" * len(act.events), 0, self.lock, 1, batch.encode()],
+            )
             return "old"
         start, absent = self.last_iseq, self.hash is None and not self.last_iseq
         letters, events, clients = letters_of(
@@ -172,9 +181,9 @@ class Ghost:
         )
         if absent and not events:
             judge_bell(bell, rung=False)
-            hold("push letters", reply, [letters.encode(), 0, self.lock, 0])
+            hold("push letters", reply, [letters.encode(), 0, self.lock, 0, before])
             return "void"
-        hold("push letters", reply, [letters.encode(), start + 1 if events else 0, self.lock, receivers])
+        hold("push letters", reply, [letters.encode(), start + 1 if events else 0, self.lock, receivers, before])
         self.clients |= clients
         self.edges[act.edge] = f"{act.batch} {start + 1 if events else 0} {letters}"
         self._append(start, events)
