@@ -93,7 +93,7 @@ async def test_sigterm(house: House, table: list[str]) -> None:
 async def test_dead_link(tmp_path: Path, table: list[str]) -> None:
     """Thirty times nothing passes between the owner and Redis any more, in either direction, and nothing is closed."""
     taken: list[float] = []
-    async with House(tmp_path, edges=1, workers=0) as house:
+    async with House(tmp_path, edges=0, workers=0) as house:
         proxies: dict[int, Proxy] = {}
 
         async def add() -> None:
@@ -107,6 +107,7 @@ async def test_dead_link(tmp_path: Path, table: list[str]) -> None:
 
         await add()
         await add()
+        await house.add_edge()  # it waits for a worker's functions
         async with Watch(house, [ROOM], pace_s=0.01) as watch:
             for _ in range(30):
                 await jitter()
