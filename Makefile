@@ -4,9 +4,10 @@
 PYTHON ?= python3
 EXAMPLE ?= chat
 COUNT ?= 30
+SCENARIO ?= storm
 BIN := .venv/bin
 
-.PHONY: help dev test model mutants poison takeover failover topologies browser check lint types layers size schema format bench wheel
+.PHONY: help dev test model mutants poison takeover chaos failover topologies browser check lint types layers size schema format bench wheel
 .DEFAULT_GOAL := help
 
 help: ## Show this list
@@ -39,6 +40,9 @@ topologies: .venv/.ready ## Test what is too slow for `test`: nodes of clusters 
 
 browser: .venv/.ready ## Test the page in headless Chromium (Debian: apt-get install chromium)
 	$(BIN)/pytest -m browser tests/browser $(FLAGS)
+
+chaos: .venv/.ready ## Hurt a real house and judge its history; SCENARIO (default: storm), SECONDS, SEED, FLAGS
+	PYTHONPATH=tests $(BIN)/python -m chaos $(SCENARIO) $(if $(SECONDS),--seconds $(SECONDS)) $(if $(SEED),--seed $(SEED)) $(FLAGS)
 
 check: lint types layers size schema ## Run every check that is not a test
 

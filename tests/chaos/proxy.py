@@ -59,8 +59,7 @@ class Proxy:
         pairs = list(self._pairs)
         for pair in pairs:
             end = pair.role if towards_role else pair.redis
-            if end.transport is not None and end.transport.can_write_eof():
-                end.transport.write_eof()
+            end.say_eof()
         self.bitten["half-closes"] += len(pairs)
         return len(pairs)
 
@@ -108,7 +107,8 @@ class _End(asyncio.Protocol):
         self._pair = pair
         self._is_role = is_role
         self._waiting: deque[tuple[float, bytes]] = deque()  # for this side to write, and when: TCP keeps the order
-        self.gone = False
+        self.gone = False  # whether the other side is
+        self.eof = False
         self._connecting: asyncio.Task[None] | None = None
 
     @property
@@ -145,6 +145,12 @@ class _End(asyncio.Protocol):
         self._waiting.append((loop.time() + proxy.delay_s, data))
         self.release()
 
+    def say_eof(self) -> None:
+        """Tell this side that no more comes; what comes for it all the same is lost."""
+        self.eof = True
+        if self.transport is not None:
+            self.transport.write_eof()
+
     def release(self) -> None:
         """Write what may be written by now, then close if the other side is gone."""
         if self.transport is None or self._is_blocked:
@@ -156,7 +162,8 @@ class _End(asyncio.Protocol):
                 asyncio.get_running_loop().call_at(due_s, self.release)
                 return
             self._waiting.popleft()
-            self.transport.write(data)
+            if not self.eof:
+                self.transport.write(data)
         if self.gone:
             self.transport.close()
 

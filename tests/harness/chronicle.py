@@ -1,5 +1,6 @@
 """A room that keeps a chronicle of all it applied and shows every step, for the history checker; and how to read it."""
 
+import asyncio
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -14,8 +15,9 @@ _PIECE = 32
 class Chronicle(Room):
     """Stores and shows each join, message and leave with its place and digest. Members' names must be unique.
 
-    A message is ``{"i": number}``. What is shown also names the process that ran the step (``w``), so that a client
-    sees when a room changed its owner; that is no part of the history.
+    A message is ``{"i": number}``; with ``"wait": seconds`` the handler waits before it notes it. What is shown also
+    names the process that ran the step (``w``), so that a client sees when a room changed its owner; that is no part
+    of the history.
     """
 
     state_bytes = 16_777_216
@@ -25,8 +27,10 @@ class Chronicle(Room):
         conn.state = 0
         self._note(Step("join", conn.user.name))
 
-    def on_message(self, conn: Connection, message: Any) -> None:
+    async def on_message(self, conn: Connection, message: Any) -> None:
         """Note a message, also in the row of its sender."""
+        if wait_s := message.get("wait"):
+            await asyncio.sleep(wait_s)
         conn.state = message["i"]
         self._note(Step("say", conn.user.name, message["i"]))
 
