@@ -7,7 +7,7 @@ COUNT ?= 30
 SCENARIO ?= storm
 BIN := .venv/bin
 
-.PHONY: help dev test model mutants poison takeover chaos failover topologies browser check lint types layers size schema format bench wheel
+.PHONY: help dev test model mutants simulate poison takeover chaos failover topologies browser check lint types layers size schema format bench wheel
 .DEFAULT_GOAL := help
 
 help: ## Show this list
@@ -37,6 +37,9 @@ failover: .venv/.ready ## Let Sentinels fail over COUNT times under traffic; eve
 
 topologies: .venv/.ready ## Test what is too slow for `test`: nodes of clusters die, replicas are cut off, power fails
 	$(BIN)/pytest -s -m topologies -k "not many_failovers" tests/acceptance $(FLAGS)
+
+simulate: .venv/.ready ## Run SEEDS simulations of the whole system from FIRST on; SEED=n shows one (EVENTS its length)
+	PYTHONPATH=tests $(BIN)/python -m harness.simulation --seeds $(or $(SEEDS),200) --first $(or $(FIRST),1) $(if $(SEED),--seed $(SEED)) $(if $(EVENTS),--events $(EVENTS)) $(FLAGS)
 
 browser: .venv/.ready ## Test the page in headless Chromium (Debian: apt-get install chromium)
 	$(BIN)/pytest -m browser tests/browser $(FLAGS)

@@ -1,0 +1,1 @@
+"""A whole Innkeeper in one process: real edges and workers on fakeredis, virtual time, seeded faults."""

@@ -1,0 +1,152 @@
+"""What truly happened in Redis: every act with its reply, heard by anybody or not; a stale write shows at once."""
+
+from collections import Counter, defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from fakeredis._helpers import SimpleError
+
+from harness.simulation.server import Fields, ServerEnd
+
+_KEYS_AT = 3
+_FALSE_REFUSALS = ("input", "gap")
+
+
+@dataclass
+class Accepted:
+    """One event in an inbox."""
+
+    id: str
+    kind: str
+    connection: str
+    edge: str
+    data: bytes
+
+
+@dataclass
+class RoomRecord:
+    """The history of one room.
+
+    Attributes:
+        events: From iseq 1 on.
+        outputs: Header and body, from oseq 1 on.
+        token: Of the owner; empty when there is none.
+        let_in_at_s: When the join of a connection was committed.
+    """
+
+    events: list[Accepted] = field(default_factory=list)
+    outputs: list[tuple[bytes, bytes]] = field(default_factory=list)
+    token: str = ""
+    version: int = 0
+    let_in_at_s: dict[str, float] = field(default_factory=dict)
+    released: set[str] = field(default_factory=set)
+
+
+class Record:
+    """Taps a server.
+
+    Args:
+        clock: Says when.
+    """
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self.rooms: defaultdict[str, RoomRecord] = defaultdict(RoomRecord)
+        self.bitten: Counter[str] = Counter()
+        self.violations: list[str] = []
+
+    def tap(self, end: ServerEnd, fields: Fields, reply: Any) -> None:
+        """Take one command with its reply."""
+        del end
+        if fields[0] != b"FCALL":
+            return
+        act = fields[1].decode().rsplit("_", 1)[0].removeprefix("inn_")
+        if isinstance(reply, SimpleError):
+            self.bitten[f"{act} answered {reply.value.split()[0]}"] += 1
+            return
+        if act == "heartbeat":
+            self.bitten["declared dead"] += reply[0] == 0
+            return
+        handler = getattr(self, f"_{act}", None)
+        if handler is not None:
+            room = fields[_KEYS_AT].split(b"}")[0].split(b"{")[1].decode()
+            handler(room, self.rooms[room], fields[_KEYS_AT + int(fields[2]) :], reply)
+
+    def _push(self, room: str, record: RoomRecord, args: Fields, reply: Any) -> None:
+        letters, iseq = reply[0].decode(), reply[1]
+        edge, stamp = args[0].decode(), ""
+        self.bitten["events refused as busy"] += letters.count("b")
+        if iseq and iseq <= len(record.events):
+            self.bitten["pushes sent again"] += 1
+        for n, letter in enumerate(letters):
+            if letter == "a":
+                kind, connection, *_, data = args[4 + 6 * n : 10 + 6 * n]
+                event = Accepted(stamp, kind.decode(), connection.decode(), edge, data)
+                self._accept(room, record, iseq, event)
+                iseq += 1
+
+    def _reap_edge(self, room: str, record: RoomRecord, args: Fields, reply: Any) -> None:
+        if reply[0] == 1:
+            self.bitten["edges reaped in a room"] += 1
+            event = Accepted("", "edge-gone", "-", args[0].decode(), b"")
+            self._accept(room, record, len(record.events) + 1, event)
+
+    def _accept(self, room: str, record: RoomRecord, iseq: int, event: Accepted) -> None:
+        if iseq <= len(record.events):
+            if record.events[iseq - 1] != event:
+                self.violations.append(f"{room}: two events have the number {iseq}: {record.events[iseq - 1]}, {event}")
+        elif iseq == len(record.events) + 1:
+            record.events.append(event)
+        else:
+            self.violations.append(f"{room}: event {iseq} follows event {len(record.events)}")
+
+    def _claim(self, room: str, record: RoomRecord, args: Fields, reply: Any) -> None:
+        del room, args
+        if reply[0] != 1:
+            self.bitten["claims of a held room"] += 1
+            return
+        token = reply[1].decode()
+        if token in record.released or token == record.token:
+            self.bitten["claims sent again"] += 1
+            return
+        self.bitten["takeovers"] += bool(record.token)
+        record.token = token
+
+    def _commit(self, room: str, record: RoomRecord, args: Fields, reply: Any) -> None:
+        token, version = args[0].decode(), int(args[1])
+        if reply[0] == 0:
+            reason = reply[1].decode()
+            self.bitten[f"commits refused: {reason}"] += 1
+            if reason in _FALSE_REFUSALS or token == record.token:
+                self.violations.append(f"{room}: the owner's commit was refused: {reason}")
+            return
+        if reply[0] == 2:
+            self.bitten["commits sent again"] += 1
+            return
+        if token != record.token:
+            self.violations.append(f"{room}: stale write: {token} committed, the room belongs to {record.token!r}")
+        if version != record.version:
+            self.violations.append(f"{room}: version {version} committed over {record.version}")
+        record.version = version + 1
+        values = sum(map(int, args[7].split()))
+        outputs = args[8 + int(args[6]) + values :]
+        record.outputs += zip(outputs[::2], outputs[1::2], strict=True)
+        for header in outputs[::2]:
+            if header.startswith(b"join "):
+                record.let_in_at_s[header.split(b" ")[2].decode()] = self._clock()
+
+    def _renew(self, room: str, record: RoomRecord, args: Fields, reply: Any) -> None:
+        del room, record, args
+        self.bitten["renewals refused"] += reply[0] == 0
+
+    def _release(self, room: str, record: RoomRecord, args: Fields, reply: Any) -> None:
+        del room
+        token = args[0].decode()
+        if reply[0] == 1:
+            self.bitten["releases sent again" if token in record.released else "releases"] += 1
+            record.released.add(token)
+            if record.token == token:
+                record.token = ""
+        elif reply[0] == 2:
+            self.bitten["releases refused for backlog"] += 1

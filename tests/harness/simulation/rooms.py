@@ -1,0 +1,75 @@
+"""The rooms of a simulation: chronicles that do in their hooks what users do, too: raise, wait, hang, close."""
+
+import asyncio
+from typing import Any
+
+from harness.chronicle import Chronicle
+from harness.history import Step
+from innkeeper import Connection, Refused
+
+SURE = ("say", "note", "big", "close")
+"""What a message can ask for that cannot fail; these are numbered by ``i`` for the history checker."""
+BIG_BYTES = 13_000
+
+
+class Ledger(Chronicle):
+    """A chronicle under stress.
+
+    What a hook does beside noting a step is told by the name of the connection (after a ``+``) and by ``do`` in the
+    message, so that a replay knows it, too. ``m`` is the place of a message among all of its connection.
+    """
+
+    handler_s = 0.4
+    idle_s = 1.0
+
+    def on_create(self) -> None:
+        """Count it: it must be done once."""
+        self.state["created"] = self.state.get("created", 0) + 1
+
+    def on_connect(self, conn: Connection) -> None:
+        """Let it in, or not."""
+        super().on_connect(conn)
+        conn.send({"welcome": self.state["n"]})
+        traits = conn.user.name.split("+")
+        if "refused" in traits:
+            raise Refused("members only")
+        if "raises" in traits:
+            raise RuntimeError("on_connect was told to")
+
+    async def on_message(self, conn: Connection, message: Any) -> None:  # type: ignore[override]
+        """Do what the message says, and note it."""
+        do = message["do"]
+        if do in ("wait", "wait-raise"):
+            await asyncio.sleep(message["s"])
+        if do in SURE:
+            super().on_message(conn, message)
+        else:
+            self._note(Step(do, conn.user.name, message["m"]))
+        conn.send({"ack": message["m"]})
+        if do == "big":
+            self.broadcast({"pad": "x" * BIG_BYTES})
+        if do == "close":
+            conn.close(4000, "told to")
+        if do in ("raise", "wait-raise"):
+            raise RuntimeError("on_message was told to")
+        if do == "hang":
+            await asyncio.Event().wait()
+
+    async def on_leave(self, conn: Connection) -> None:  # type: ignore[override]
+        """Note it."""
+        traits = conn.user.name.split("+")
+        if "leave-waits" in traits:
+            await asyncio.sleep(0.05)
+        super().on_leave(conn)
+        if "leave-raises" in traits:
+            raise RuntimeError("on_leave was told to")
+        if "leave-hangs" in traits:
+            await asyncio.Event().wait()
+
+
+class Narrow(Ledger):
+    """A ledger that lets few events wait and goes to sleep soon."""
+
+    kind = "narrow"
+    backlog_count = 5
+    idle_s = 0.4

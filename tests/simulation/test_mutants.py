@@ -1,0 +1,21 @@
+"""The simulation bites: what is deliberately broken is found within a bounded number of seeds."""
+
+import pytest
+
+from harness.simulation.mutants import MUTANTS, Mutate
+from harness.simulation.run import simulate
+
+MOST_SEEDS = 20
+EVENTS = 50
+
+
+@pytest.mark.parametrize(("mutate", "faults"), MUTANTS, ids=lambda value: getattr(value, "__name__", ""))
+def test_a_broken_part_is_found(mutate: Mutate, faults: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some promise is seen broken, under the faults that it stands against."""
+    mutate(monkeypatch)
+    for seed in range(1, MOST_SEEDS + 1):
+        outcome = simulate(str(seed), event_count=EVENTS, only_faults=faults)
+        if outcome.violations:
+            print(f"seed {seed}: {outcome.violations[0]}")
+            return
+    pytest.fail(f"{mutate.__name__}: not found in {MOST_SEEDS} seeds")
