@@ -11,7 +11,7 @@ BIN := .venv/bin
 .DEFAULT_GOAL := help
 
 help: ## Show this list
-	@sed -n 's/^\([a-z]*\):.*## /\1	/p' $(MAKEFILE_LIST) | expand -t 10
+	@sed -n 's/^\([a-z]*\):.*## /\1	/p' $(MAKEFILE_LIST) | expand -t 12
 
 dev: .venv/.ready ## Run everything here, with the rooms of EXAMPLE (default: chat)
 	$(BIN)/innkeeper dev examples/$(EXAMPLE).py

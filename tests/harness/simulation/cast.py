@@ -10,9 +10,11 @@ from harness.simulation.rooms import Ledger, Narrow
 from harness.simulation.sockets import Client, serve_socket
 from harness.simulation.wires import Network
 from innkeeper.address import Address
+from innkeeper.durability import Durability
 from innkeeper.lease import LeaseTimes
 from innkeeper.redis_client import Connect
 from innkeeper.room import Room
+from innkeeper.topology import Where
 from innkeeper_edge.app import Site
 from innkeeper_edge.edge import Edge
 from innkeeper_workers import cli as worker_cli
@@ -104,7 +106,7 @@ class Cast:
         """Start one more worker."""
         role = WorkerRole(f"worker{len(self.workers)}", self.network)
         self.workers.append(role)
-        self._start(role, worker_cli.serve(ROOMS, "redis://simulated"))
+        self._start(role, worker_cli.serve(ROOMS, "redis://simulated", Durability.RELAXED))
         return role
 
     def start_edge(self) -> EdgeRole:
@@ -185,14 +187,14 @@ class NoWatchdog:
 class NotedFleet(Fleet):
     """A fleet that its process knows."""
 
-    def __init__(self, rooms: dict[str, type[Room]], connect: Connect, times: LeaseTimes) -> None:
-        super().__init__(rooms, connect, times)
+    def __init__(self, rooms: dict[str, type[Room]], where: Where, times: LeaseTimes, durability: Durability) -> None:
+        super().__init__(rooms, where, times, durability)
         role = PROCESS.get()
         assert isinstance(role, WorkerRole)
         role.fleet = self
 
 
-async def check_redis(url: str, *, timeout_s: float, shown: str) -> Connect:  # noqa: ARG001 - as in boot
+async def check_redis(url: str, *, timeout_s: float, shown: str, durability: Durability) -> Connect:  # noqa: ARG001 - as in boot
     """Return the process's own way to Redis."""
     role = PROCESS.get()
     assert isinstance(role, Role)

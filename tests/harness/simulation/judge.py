@@ -20,7 +20,7 @@ from harness.simulation.server import SimulatedRedis
 from harness.simulation.sockets import Client
 from innkeeper.address import Address, parse_address
 from innkeeper.close_codes import UNAVAILABLE
-from innkeeper.keys import EDGES, KINDS, WORKERS, room_index, room_keys, wake_queue
+from innkeeper.keys import COUNTERS, DEATHS, EDGES, KINDS, WORKERS, room_index, room_keys, wake_queue
 
 _SHOWN_WITHIN_S = 3.0  # two looks of the edge's sweep, and some
 _NO_LEAVE = {"leave-raises", "leave-hangs"}
@@ -160,7 +160,8 @@ class Judge:
             if name.startswith("inn:{"):
                 if name.endswith((":lock", ":members")):
                     yield f"{name} is still there"
-            elif name != KINDS and not name.startswith((wake_queue(""), room_index(""))):  # handed over, they wait
+            # Rooms handed over wait; deaths are remembered for a minute, counters for ever.
+            elif name not in {KINDS, DEATHS, COUNTERS} and not name.startswith((wake_queue(""), room_index(""))):
                 yield f"{name} is still there"
         gone = {wire.end for wire in self.cast.network.wires if not wire.process.is_alive}  # killed silently
         for channel, subscribers in self.redis.fake.ssubscribers.items():

@@ -103,7 +103,7 @@ def worker_believes_the_bell(patch: pytest.MonkeyPatch) -> None:
             if event.iseq > self.read_iseq:
                 self._pending.append(event)
                 self.read_iseq = event.iseq
-        self._news.set()
+        self._notify()
 
     patch.setattr(Owner, "ring", ring)
 
@@ -112,20 +112,20 @@ def worker_takes_silence_for_yes(patch: pytest.MonkeyPatch) -> None:
     """A commit without an answer is not sent again but taken as done."""
     confirm = Owner._confirm
 
-    async def hopeful(self: Owner, command: Any, extended_at_s: float) -> None:
+    async def hopeful(self: Owner, command: Any, sent_at_s: float, *, extend: bool) -> None:
         try:
             committed = functions.read_committed((await self.fleet.link.send((command,)))[0])
         except RedisUnavailable:
             self.version += 1
             return
         except RedisReplied:
-            await confirm(self, command, extended_at_s)
+            await confirm(self, command, sent_at_s, extend=extend)
             return
         if isinstance(committed, Committed):
             self.version = committed.version
-            self.confirmed_at_s = max(self.confirmed_at_s, extended_at_s)
+            self.confirmed_at_s = max(self.confirmed_at_s, sent_at_s if extend else 0.0)
         else:
-            await confirm(self, command, extended_at_s)
+            await confirm(self, command, sent_at_s, extend=extend)
 
     patch.setattr(Owner, "_confirm", hopeful)
 

@@ -36,13 +36,13 @@ class Ledger(Chronicle):
         if "raises" in traits:
             raise RuntimeError("on_connect was told to")
 
-    async def on_message(self, conn: Connection, message: Any) -> None:  # type: ignore[override]
+    async def on_message(self, conn: Connection, message: Any) -> None:
         """Do what the message says, and note it."""
         do = message["do"]
         if do in ("wait", "wait-raise"):
             await asyncio.sleep(message["s"])
         if do in SURE:
-            super().on_message(conn, message)
+            await super().on_message(conn, message)
         else:
             self._note(Step(do, conn.user.name, message["m"]))
         conn.send({"ack": message["m"]})
