@@ -5,7 +5,7 @@ import pytest
 from harness.simulation.mutants import MUTANTS, Mutate
 from harness.simulation.run import simulate
 
-MOST_SEEDS = 20
+MOST_SEEDS = 40
 EVENTS = 50
 
 
