@@ -23,7 +23,8 @@ def _limit_memory() -> None:
     resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + _MEMORY_BYTES, hard))
 
 
-if "--processes" not in sys.argv:  # the parent of the workers loads this too, and needs a thread a child
+# Not in a test that only reads what is here, and not in the parent of many workers, which needs a thread a child.
+if sys.argv[1:2] == ["worker"] and "--processes" not in sys.argv:
     _limit_memory()
 
 
