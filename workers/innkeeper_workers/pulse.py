@@ -140,6 +140,7 @@ class Pulse:
         fleet = self._fleet
         sent_at_s = fleet.loop.time()
         lease_ms = fleet.times.lease_ms
+        had_read = [owner.read_iseq for owner in owners]
         try:
             replies = await fleet.link.send(
                 [functions.renew(o.keys, token=o.token, worker=fleet.incarnation, lease_ms=lease_ms) for o in owners]
@@ -147,7 +148,7 @@ class Pulse:
         except RedisUnavailable as error:
             log.warning("%d lease(s) not renewed: %s", len(owners), error)
             return
-        for owner, reply in zip(owners, replies, strict=True):
+        for owner, reply, read_iseq in zip(owners, replies, had_read, strict=True):
             if isinstance(reply, FunctionMissing):
                 await fleet.load_functions()
                 return
@@ -158,6 +159,10 @@ class Pulse:
             if iseq is None:
                 log.warning("room %s: lease lost, handler cancelled", owner.address)
                 owner.drop("the room was lost to another owner")
+            elif iseq < read_iseq:
+                # Its token came back too, and new events get numbers that it has read: it would wait for ever.
+                log.warning("room %s: its history was rolled back under its owner, loading it anew", owner.address)
+                owner.drop("the room's history was rolled back")
             else:
                 owner.lease_sent_at_s = sent_at_s
                 owner.renewed(iseq, sent_at_s)
