@@ -1,6 +1,8 @@
 """The same model on every core: a server and a process each, chunks of seeds handed out."""
 
 import multiprocessing
+import signal
+import sys
 import time
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from typing import TYPE_CHECKING
@@ -32,23 +34,24 @@ def model(first: int, count: int, steps: int, processes: int) -> int:
     told_s = began_s
     context = multiprocessing.get_context("spawn")
     servers = [Valkey() for _ in range(processes)]
+    ports: SimpleQueue[int] = context.SimpleQueue()
+    for server in servers:
+        ports.put(server.port)
+    pool = ProcessPoolExecutor(processes, mp_context=context, initializer=_take_port, initargs=(ports,))
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # else servers and processes outlive this one
     try:
-        ports: SimpleQueue[int] = context.SimpleQueue()
-        for server in servers:
-            ports.put(server.port)
-        with ProcessPoolExecutor(processes, mp_context=context, initializer=_take_port, initargs=(ports,)) as pool:
-            chunks = [range(at, min(at + _CHUNK, first + count)) for at in range(first, first + count, _CHUNK)]
-            for done in as_completed([pool.submit(_chunk, chunk, steps) for chunk in chunks]):
-                total.add(done.result())
-                now_s = time.monotonic()
-                if total.failures:
-                    pool.shutdown(wait=False, cancel_futures=True)
-                    break
-                if now_s > told_s + _REPORT_EVERY_S:
-                    told_s = now_s
-                    print(f"model: {total.seeds}/{count} seeds, 0 violations, {now_s - began_s:.0f} s", flush=True)
+        chunks = [range(at, min(at + _CHUNK, first + count)) for at in range(first, first + count, _CHUNK)]
+        for done in as_completed([pool.submit(_chunk, chunk, steps) for chunk in chunks]):
+            total.add(done.result())
+            now_s = time.monotonic()
+            if total.failures:
+                break
+            if now_s > told_s + _REPORT_EVERY_S:
+                told_s = now_s
+                print(f"model: {total.seeds}/{count} seeds, 0 violations, {now_s - began_s:.0f} s", flush=True)
     finally:
-        for server in servers:
+        pool.shutdown(wait=False, cancel_futures=True)
+        for server in servers:  # what still runs loses its server and ends
             server.stop()
     return _tell(total, steps, time.monotonic() - began_s)
 

@@ -394,9 +394,9 @@ class ModelRoom:
         self.ghost, self.history = snapshot.ghost.saved(), snapshot.history.saved()
         self.ghost.listening = self.listener is not None
         self.accepted = {iseq: data for iseq, data in self.accepted.items() if iseq <= snapshot.accepted}
-        # Connections end with the server that is rolled back: of the pushes and claims on their way only those come again
-        # that somebody resends, because nobody answered. A copy of an answered push would be judged anew, with another
-        # fate than its edge heard; a copy of an answered claim would make a token that was used before.
+        # Connections end with the server that is rolled back: of the pushes and claims on their way only those come
+        # again that somebody resends, because nobody answered. A copy of an answered push would be judged anew, with
+        # another fate than its edge heard; a copy of an answered claim would make a token that was used before.
         unanswered = [*(edge.flight for edge in self.edges), *(worker.claim for worker in self.workers)]
         self.late = [act for act in self.late if not isinstance(act, Push | Claim) or act in unanswered]
         for edge in self.edges:  # an edge finds out and resyncs: its sockets close, members it does not have leave
