@@ -48,12 +48,7 @@ class Judge:
         for kind in ROOMS:
             if self.redis.ask("ZCARD", wake_queue(kind)):
                 yield f"rooms of {kind} are to be woken"
-        edges = {role.incarnation for role in self.cast.edges if role.is_up}
-        workers = {role.incarnation for role in self.cast.workers if role.is_up}
-        for key, here in ((EDGES, edges), (WORKERS, workers)):
-            registered = {name.decode() for name in self.redis.ask("ZRANGE", key, 0, -1)}
-            if registered != here:
-                yield f"{key} names {sorted(registered)}, there are {sorted(here)}"
+        yield from self._processes()
         yield from self.backlogs()
         clients = self._by_member()
         for room in self.record.rooms:
@@ -64,6 +59,17 @@ class Judge:
         for client in self.cast.clients:
             if client.close_code is None and (why := self._awaits(client)):
                 yield f"{client.name} {why}"
+
+    def _processes(self) -> Iterator[str]:
+        edges = {role.incarnation for role in self.cast.edges if role.is_up}
+        workers = {role.incarnation for role in self.cast.workers if role.is_up}
+        for key, here in ((EDGES, edges), (WORKERS, workers)):
+            registered = {name.decode() for name in self.redis.ask("ZRANGE", key, 0, -1)}
+            if registered != here:
+                yield f"{key} names {sorted(registered)}, there are {sorted(here)}"
+        for role in self.cast.edges:
+            if role.is_up and role.edge is not None and role.edge.ingress._inlets:
+                yield f"{role.name} has events to push"
 
     def backlogs(self) -> Iterator[str]:
         """Say which rooms have events that nobody has applied yet."""

@@ -66,7 +66,7 @@ class Record:
             self.bitten[f"{act} answered {reply.value.split()[0]}"] += 1
             return
         if act == "heartbeat":
-            self.bitten["declared dead"] += reply[0] == 0
+            self.bitten["declared dead"] += reply[0] == 0 and fields[_KEYS_AT + 1] != b"-"  # that one asks for the time
             return
         handler = getattr(self, f"_{act}", None)
         if handler is not None:

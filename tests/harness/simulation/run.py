@@ -191,12 +191,14 @@ async def _play(scenario: Scenario, judge: Judge, outcome: Outcome) -> None:
     scenario.calm()
     judge.calm_since_s = loop.now_s
     deadline_s = loop.now_s + _QUIET_WITHIN_S
-    while unrest := list(judge.unrest()):
+    quiet_looks = 0
+    while quiet_looks < 2:  # what a process that was stopped has yet to read shows only a little later
+        unrest = list(judge.unrest())
+        quiet_looks = 0 if unrest else quiet_looks + 1
         if loop.now_s > deadline_s:
             outcome.violations += [f"no rest after {_QUIET_WITHIN_S:g} s: {what}" for what in unrest]
             break
         await asyncio.sleep(0.25)
-    await asyncio.sleep(0.05)
     outcome.violations += judge.violations()
     await _end(scenario, judge, outcome)
     await asyncio.sleep(2.1)  # a room whose hook was cut in the end keeps its lock for a lease
