@@ -83,7 +83,8 @@ async def settle(talkers: list[Talker], witnesses: dict[str, Client]) -> None:
     for room, witness in witnesses.items():
         quiet = [t for t in talkers if t.room == room and t.client.close_code is None]
         for talker in quiet:
-            await _sees(witness, talker.client.name, talker.sent_count - 1)
+            # The witness may have joined after the last one.
+            await _sees(talker.client, talker.client.name, talker.sent_count - 1)
         await witness.send({"i": 1})
         await _sees(witness, witness.name, 1)
         end = witness.numbered()[-1][0]
