@@ -359,8 +359,9 @@ class ModelRoom:
         self._note(f"window over: {next(part for part in ('inbox', 'meta', 'sessions', 'outlog') if part in over)}")
         await self._send(("DEL", *(getattr(self.keys, part) for part in sorted(over))))
         self.ghost = self.ghost.vanished()
-        if "meta" in over:
+        if "meta" in over:  # epochs begin anew; no claim is on its way for ten minutes
             self.history.oseq = 0
+            self.late = [act for act in self.late if not isinstance(act, Claim)]
         if "sessions" in over:
             self.history.gone.clear()
             self.late = [act for act in self.late if not isinstance(act, Push | Reap)]
