@@ -1,7 +1,6 @@
 """The network between processes and Redis: each connection two streams in order, slow, held up, or broken."""
 
 import asyncio
-import math
 import random
 from collections import Counter
 from collections.abc import Callable
@@ -15,7 +14,6 @@ from innkeeper.redis_client import Connect
 
 _CONNECT_TIMEOUT_S = 0.5
 _SLOW_CHANCE = 0.01
-_BURIED_S = 0.9
 
 
 class Network:
@@ -29,7 +27,7 @@ class Network:
 
     Attributes:
         bitten: What faults did, and how often.
-        haunting: Killed processes of which a command was held up, and carried out when others had buried them.
+        haunting: Killed processes whose commands were held up, and carried out when others may have buried them.
     """
 
     def __init__(
@@ -43,7 +41,6 @@ class Network:
         self.is_calm = False
         self.held: dict[Process, set[str]] = {}
         self.wires: list[Wire] = []
-        self.died_at_s: dict[Process, float] = {}
         self.haunting: set[Process] = set()
         self._seed = seed
         self._count = 0
@@ -81,7 +78,6 @@ class Network:
 
     def kill(self, process: Process, *, is_silent: bool) -> None:
         """End a process's wires: at once and heard by Redis, or (its machine is gone) unheard for a long time."""
-        self.died_at_s[process] = self.loop.now_s
         for wire in self.of(process):
             wire.die(is_silent=is_silent)
 
@@ -140,6 +136,8 @@ class Wire:
 
     def let_go(self) -> None:
         """Deliver what was held up."""
+        if self._held["up"] and not self.process.is_alive:
+            self.network.haunting.add(self.process)
         for way, held in self._held.items():
             self._held[way] = []
             for data in held:
@@ -161,8 +159,6 @@ class Wire:
             self._hang_up()
         elif self.end.is_open:
             self.network.witness(">", self.name, data)
-            if self.network.loop.now_s - self.network.died_at_s.get(self.process, math.inf) > _BURIED_S:
-                self.network.haunting.add(self.process)
             self.network.redis.feed(self.end, data)
 
     def _arrive_down(self, data: bytes | None) -> None:
