@@ -15,10 +15,6 @@ TRIM_EVERY_BYTES: Final = 65_536
 KEEP_OUTPUTS_S: Final = 2.0
 KEEP_OUTPUTS_LEAST: Final = 8
 KEEP_OUTPUTS_MOST: Final = 10_000
-_SLOW_COMMIT_S: Final = 0.002
-_WAIT_SHARE: Final = 0.75
-_WAIT_MOST_S: Final = 0.006
-_DENSE_COMMITS: Final = 4
 
 
 class DeadEvent(NamedTuple):
@@ -55,27 +51,6 @@ class RecentOutputs:
     def keep_count(self) -> int:
         """How many of the newest outputs must stay."""
         return min(max(self._count + 1, KEEP_OUTPUTS_LEAST), KEEP_OUTPUTS_MOST)
-
-
-class Pace:
-    """Says how long a lone event waits for others to share its commit: most of a commit's time, under load only.
-
-    Commits are slow where Redis or the worker is busy; fewer and larger ones then make all rooms faster. It needs
-    events that follow each other closely, within four commits' time. On an idle machine nothing waits.
-    """
-
-    def __init__(self) -> None:
-        self._took_s = self._ended_at_s = 0.0
-
-    def note(self, sent_at_s: float, ended_at_s: float) -> None:
-        """Take what a commit took, by the caller's clock."""
-        self._took_s, self._ended_at_s = ended_at_s - sent_at_s, ended_at_s
-
-    def wait_s(self, now_s: float) -> float:
-        """Return how long an event that came now should wait, 0 for not at all."""
-        if self._took_s < _SLOW_COMMIT_S or now_s - self._ended_at_s > _DENSE_COMMITS * self._took_s:
-            return 0.0
-        return min(self._took_s * _WAIT_SHARE, _WAIT_MOST_S)
 
 
 @dataclass(slots=True)

@@ -14,7 +14,7 @@ from innkeeper.functions import Claimed, Committed
 from innkeeper.keys import RoomKeys
 from innkeeper.lease import RESUME_WINDOW_MS
 from innkeeper.room import Room
-from innkeeper.turn import TRIM_EVERY_BYTES, TRIM_EVERY_COMMITS, TURN_EVENTS, TURN_OUT_BYTES, Pace, RecentOutputs
+from innkeeper.turn import TRIM_EVERY_BYTES, TRIM_EVERY_COMMITS, TURN_EVENTS, TURN_OUT_BYTES, RecentOutputs
 from innkeeper.wire import InboxEvent, read_inbox_entry
 from innkeeper_workers.activation import Activation
 from innkeeper_workers.deaths import is_storm
@@ -79,7 +79,6 @@ class Owner:
         self._read_count = max(1, min(TURN_EVENTS, TURN_OUT_BYTES // room_class.message_bytes))
         self._waiter: asyncio.Future[None] | None = None
         self._has_news = False
-        self._pace = Pace()
         self._in_flight: asyncio.Future[None] | None = None
         self._cut_timer: asyncio.TimerHandle | None = None
         self._untrimmed_bytes = 0
@@ -175,8 +174,6 @@ class Owner:
         self._waiter = self.fleet.loop.create_future()
         await self._waiter
         self._waiter = None
-        if len(self._pending) == 1 and (wait_s := self._pace.wait_s(self.fleet.loop.time())):
-            await asyncio.sleep(wait_s)
 
     async def _read(self) -> None:
         self._must_read = False
@@ -336,7 +333,6 @@ class Owner:
             raise LeaseLost(str(self.address), committed)
         await self._announce(committed.last_id)
         self.version = committed.version
-        self._pace.note(sent_at_s, self.fleet.loop.time())
         if extend:
             self.confirmed_at_s = max(self.confirmed_at_s, sent_at_s)
 
