@@ -70,7 +70,7 @@ async def _roll(stage: Stage, role: Role) -> None:
 
 async def roll_worker(stage: Stage, rng: random.Random) -> None:
     """Replace a worker, the successor ready before SIGTERM."""
-    await _roll(stage, rng.choice(stage.workers))
+    await _roll(stage, await _ready(stage.workers, rng))
 
 
 async def roll_workers(stage: Stage, rng: random.Random) -> None:

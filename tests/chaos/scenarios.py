@@ -1,6 +1,7 @@
 """The runs: how large, which faults how often, and what a run must show to count."""
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from chaos import faults
@@ -30,7 +31,8 @@ class Scenario:
 
     Attributes:
         name: As ``make chaos SCENARIO=name`` has it.
-        seconds: Of faults; it ends earlier once every lane has had its ``most``.
+        seconds: Of faults; it ends earlier once every lane has had its ``most``, and up to twice as late where one of
+            ``must_bite`` has not bitten yet.
         must_bite: What must have been counted at least this often, or the run does not count.
         most: Figures of the verdict with the largest value that passes.
         may_end: Close codes that clients may see, beside none at all; None: any that may be retried.
@@ -50,6 +52,10 @@ class Scenario:
     appendfsync: str = "everysec"
     most: dict[str, float] = field(default_factory=dict)
     may_end: frozenset[str] | None = None
+
+    def lacks(self, bitten: Mapping[str, int]) -> list[str]:
+        """Return what has not bitten often enough."""
+        return [name for name, least in self.must_bite.items() if bitten.get(name, 0) < least]
 
 
 _NETWORK: tuple[tuple[Fault, float], ...] = (
@@ -162,7 +168,7 @@ SCENARIOS = {
             slow=0.1,
             lanes=(
                 Lane(
-                    choices=((faults.roll_worker, 1), (faults.kill_worker, 1), (faults.kill_edge, 1)),
+                    choices=((faults.kill_worker, 1), (faults.kill_edge, 1), (faults.roll_worker, 1)),
                     pause_s=(0.3, 0.8),
                     in_turn=True,
                 ),
