@@ -9,12 +9,11 @@ from typing import TYPE_CHECKING
 from aiohttp import WSMsgType, web
 
 from innkeeper.address import Address
-from innkeeper.close_codes import INVALID_UTF8, UNAVAILABLE, CloseCode
+from innkeeper.close_codes import UNAVAILABLE, CloseCode
 from innkeeper.connection import User
 from innkeeper_edge import handshake
 from innkeeper_edge.edge import Edge, Kind
-from innkeeper_edge.guard import is_utf8
-from innkeeper_edge.guarded_socket import install
+from innkeeper_edge.guarded_socket import GuardedSocket, install
 from innkeeper_edge.handshake import Rejection
 from innkeeper_edge.member import Member
 from innkeeper_edge.sweep import JOIN_S
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("innkeeper.edge")
 
-_DATA = {WSMsgType.TEXT: "text", WSMsgType.BINARY: "binary"}
+_DATA = (WSMsgType.TEXT, WSMsgType.BINARY)
 _NAME_CHARACTERS = 64
 
 
@@ -82,7 +81,7 @@ class Site:
             return socket
         if request.transport is not None:
             member = Member(guarded, request.transport, self._edge.loop.time())
-            await self._live(address, member, socket, _user(request))
+            await self._live(address, member, socket, guarded, _user(request))
         if guarded.closing_code is not None:
             await guarded.wait_closed()
         return socket
@@ -103,7 +102,9 @@ class Site:
             return Rejection(404, "unknown_kind", "no worker serves rooms of this kind")
         return address, kind
 
-    async def _live(self, address: Address, member: Member, socket: web.WebSocketResponse, user: User) -> None:
+    async def _live(
+        self, address: Address, member: Member, socket: web.WebSocketResponse, guarded: GuardedSocket, user: User
+    ) -> None:
         """Join, read the socket to its end, leave."""
         edge = self._edge
         feed: Feed | None = None
@@ -114,21 +115,23 @@ class Site:
             if feed is None:
                 member.close_with(UNAVAILABLE)
                 return
+            member.entered(edge, feed)
             while True:
+                guarded.hand_to(member)  # what is queued comes at once, so nothing overtakes it
                 message = await socket.receive()
-                member.heard_at_s = edge.loop.time()
+                guarded.hand_to(None)
                 if message.type in _DATA:
-                    if message.type is WSMsgType.TEXT and not is_utf8(message.data):
-                        member.close_with(INVALID_UTF8)
-                    elif not member.closing:
-                        edge.take(feed, member, _DATA[message.type], message.data)
-                        if member.is_overfull:
-                            await member.drained()
+                    if not member.take(message.data, is_text=message.type is WSMsgType.TEXT):
+                        await member.drained()
                 elif message.type is WSMsgType.PING:
+                    member.heard_at_s = edge.loop.time()
                     await socket.pong(message.data)
-                elif message.type is not WSMsgType.PONG:
+                elif message.type is WSMsgType.PONG:
+                    member.heard_at_s = edge.loop.time()
+                else:
                     return
         finally:
+            guarded.hand_to(None)
             if feed is not None:
                 edge.leave(feed, member)
 

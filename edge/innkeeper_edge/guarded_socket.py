@@ -21,7 +21,7 @@ from aiohttp import web
 
 from innkeeper.close_codes import CloseCode
 from innkeeper_edge.frames import encode_close
-from innkeeper_edge.guard import FrameGuard, FrameReader
+from innkeeper_edge.guard import FrameGuard, FrameReader, Taker
 
 LINGER_S = 2.0
 """How long a closed socket waits for the peer's close frame."""
@@ -78,6 +78,11 @@ class GuardedSocket:
             if self._lost is None:
                 self._lost = asyncio.get_running_loop().create_future()
             await asyncio.shield(self._lost)
+
+    def hand_to(self, taker: Taker | None) -> None:
+        """Hand small whole messages straight to a taker, or to nobody; only while the receive loop waits."""
+        if self._guard is not None and self.closing_code is None:
+            self._guard.taker = taker
 
     def guard(self, reader: FrameReader, *, max_message_bytes: int) -> FrameGuard:
         """Return the guard of this socket in front of its reader."""

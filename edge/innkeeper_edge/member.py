@@ -3,9 +3,15 @@
 import asyncio
 import logging
 import secrets
+from typing import TYPE_CHECKING
 
-from innkeeper.close_codes import SLOW_READER, CloseCode
+from innkeeper.close_codes import INVALID_UTF8, SLOW_READER, CloseCode
+from innkeeper_edge.guard import is_utf8
 from innkeeper_edge.guarded_socket import GuardedSocket
+
+if TYPE_CHECKING:
+    from innkeeper_edge.edge import Edge
+    from innkeeper_edge.feed import Feed
 
 log = logging.getLogger("innkeeper.edge")
 
@@ -27,6 +33,8 @@ class Member:
 
     __slots__ = (
         "_drained",
+        "_edge",
+        "_feed",
         "_socket",
         "_transport",
         "entered_at_s",
@@ -52,6 +60,23 @@ class Member:
         self._socket = socket
         self._transport = transport
         self._drained: asyncio.Future[None] | None = None
+        self._edge: Edge | None = None
+        self._feed: Feed | None = None
+
+    def entered(self, edge: "Edge", feed: "Feed") -> None:
+        """Note where its messages go."""
+        self._edge, self._feed = edge, feed
+
+    def take(self, payload: bytes, *, is_text: bool) -> bool:
+        """Take a message of its client; return whether the next may follow at once. Invalid UTF-8 closes with 1007."""
+        edge, feed = self._edge, self._feed
+        assert edge is not None and feed is not None  # noqa: S101, PT018 - nothing is read before it has entered
+        self.heard_at_s = edge.loop.time()
+        if is_text and not is_utf8(payload):
+            self.close_with(INVALID_UTF8)
+        elif not self.closing:
+            edge.take(feed, self, "text" if is_text else "binary", payload)
+        return not self.is_overfull
 
     @property
     def closing(self) -> bool:

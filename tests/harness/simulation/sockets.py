@@ -240,7 +240,7 @@ async def serve_socket(site: Site, loop: VirtualLoop, client: Client) -> None:
     member = Member(socket.guarded, cast("asyncio.WriteTransport", socket), loop.time())
     client.member_id = member.id
     response = cast("Any", socket)
-    await site._live(client.room, member, response, User("", client.name))
+    await site._live(client.room, member, response, socket.guarded, User("", client.name))
     if socket.guarded.closing_code is not None:
         await socket.guarded.wait_closed()
     socket.abort()
