@@ -60,13 +60,12 @@ class Chain:
         if first > last:
             return
         self.position = (last, mark)
-        self._text = format_id(self.position)
-        if self._ranges:
-            begin, end, old_mark = self._ranges[-1]
-            if old_mark == mark and end == first - 1:
-                self._ranges[-1] = (begin, last, mark)
-                return
-        self._ranges.append((first, last, mark))
+        self._text = b"%d-%d" % self.position
+        begin, end, old_mark = self._ranges[-1]
+        if end == first - 1 and old_mark == mark:
+            self._ranges[-1] = (begin, last, mark)
+        else:
+            self._ranges.append((first, last, mark))
 
     def _knows(self, stream_id: StreamId) -> bool:
         number, mark = stream_id

@@ -5,7 +5,6 @@ One flush is in flight to each server; what comes meanwhile is the next one. Alo
 
 import asyncio
 import logging
-from collections import deque
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from innkeeper import functions
@@ -26,11 +25,8 @@ _BUSY_FIRST_S = 0.01
 _BUSY_MOST_S = 0.25
 
 
-class Queued(NamedTuple):
-    """An event waiting to be pushed, and the socket it came from (None for the leave of a socket unknown here)."""
-
-    event: PushEvent
-    member: Member | None
+# An event waiting to be pushed, and the socket it came from (None for the leave of a socket unknown here).
+Queued = tuple[PushEvent, Member | None]
 
 
 class Batch(NamedTuple):
@@ -52,7 +48,7 @@ class Inlet:
 
     def __init__(self, feed: Feed) -> None:
         self.feed = feed
-        self.queue: deque[Queued] = deque()
+        self.queue: list[Queued] = []
         self.unsettled: Batch | None = None
         self.planned = False
         self.busy_s = 0.0
@@ -85,7 +81,7 @@ class Ingress:
         inlet = self._inlets.get(feed)
         if inlet is None:
             inlet = self._inlets[feed] = Inlet(feed)
-        inlet.queue.append(Queued(event, member))
+        inlet.queue.append((event, member))
         if not inlet.planned:
             self._plan(inlet)
 
@@ -96,8 +92,8 @@ class Ingress:
     def forget(self) -> None:
         """Drop all that waits: its sockets' incarnation is dead."""
         for inlet in self._inlets.values():
-            _drop(list(inlet.queue))
-            inlet.queue.clear()
+            _drop(inlet.queue)
+            inlet.queue = []
             if inlet.unsettled is not None:
                 _drop(inlet.unsettled.events)
                 inlet.unsettled = None
@@ -142,9 +138,10 @@ class Ingress:
         if lane is None:
             lane = self._lanes[where] = Lane()
             self._new_lane.set()
+        if not lane.ready:
+            self._idle.clear()
+            lane.news.set()
         lane.ready.append(inlet)
-        self._idle.clear()
-        lane.news.set()
 
     async def _flush(self, inlets: list[Inlet]) -> None:
         edge = self._edge
@@ -181,7 +178,7 @@ class Ingress:
             batch=batch.number,
             heartbeat_ms=edge.heartbeat_ms,
             backlog_count=edge.backlog_count(inlet.feed.address.kind),
-            events=[queued.event for queued in batch.events],
+            events=[event for event, _ in batch.events],
         )
 
     def _answered(self, inlet: Inlet, batch: Batch, reply: Reply) -> bool:
@@ -226,13 +223,13 @@ class Ingress:
         gone = _gone(batch, pushed.letters)
         back = []
         for queued, letter in zip(batch, pushed.letters, strict=True):
-            if letter == "b" and queued.event.connection not in gone:
+            if letter == "b" and queued[0].connection not in gone:
                 back.append(queued)
             else:
                 _drop([queued])
-        is_kept = [queued.event.kind == "leave" or queued.event.connection not in gone for queued in inlet.queue]
+        is_kept = [event.kind == "leave" or event.connection not in gone for event, _ in inlet.queue]
         _drop([queued for queued, kept in zip(inlet.queue, is_kept, strict=True) if not kept])
-        inlet.queue = deque([*back, *(queued for queued, kept in zip(inlet.queue, is_kept, strict=True) if kept)])
+        inlet.queue = [*back, *(queued for queued, kept in zip(inlet.queue, is_kept, strict=True) if kept)]
         inlet.busy_s = min(max(inlet.busy_s * 2, _BUSY_FIRST_S), _BUSY_MOST_S)
 
     def _after(self, inlet: Inlet) -> None:
@@ -249,32 +246,32 @@ class Ingress:
 
 def _take_batch(inlet: Inlet) -> list[Queued]:
     """Take what one push may carry: 256 events, 256 KiB."""
-    queue = inlet.queue
-    batch: list[Queued] = []
-    size = 0
-    while queue and len(batch) < TURN_EVENTS and (size < TURN_IN_BYTES or not batch):
-        queued = queue.popleft()
-        batch.append(queued)
-        size += len(queued.event.data)
-    return batch
+    queue, size, count = inlet.queue, 0, 0
+    for event, _ in queue:
+        if count == TURN_EVENTS or size >= TURN_IN_BYTES:
+            break
+        size += len(event.data)
+        count += 1
+    inlet.queue = queue[count:]
+    return queue[:count]
 
 
 def _gone(batch: list[Queued], letters: str) -> set[str]:
     """Return the connections whose refused and queued messages count no more: they left, or were not let in."""
     gone = set()
-    for queued, letter in zip(batch, letters, strict=True):
-        if queued.event.kind == "leave" and letter != "b":
-            gone.add(queued.event.connection)
-        elif queued.event.kind == "join" and letter == "b":
-            gone.add(queued.event.connection)
-            if queued.member is not None:
-                queued.member.pushed = False
-                queued.member.close_with(UNAVAILABLE)
+    for (event, member), letter in zip(batch, letters, strict=True):
+        if event.kind == "leave" and letter != "b":
+            gone.add(event.connection)
+        elif event.kind == "join" and letter == "b":
+            gone.add(event.connection)
+            if member is not None:
+                member.pushed = False
+                member.close_with(UNAVAILABLE)
     return gone
 
 
 def _drop(batch: list[Queued]) -> None:
     """Stop counting messages as waiting: they were accepted, or their sender is gone."""
-    for queued in batch:
-        if queued.member is not None and queued.event.kind in ("text", "binary"):
-            queued.member.settled(len(queued.event.data))
+    for event, member in batch:
+        if member is not None and event.kind in ("text", "binary"):
+            member.settled(len(event.data))

@@ -133,10 +133,10 @@ class Subscriber:
     def _on_replies(self, replies: list[Reply]) -> None:
         self._heard_at_s = self._loop.time()
         for reply in replies:
-            if isinstance(reply, RedisReplied):
-                self._on_error(str(reply))
-            elif isinstance(reply, list) and reply[0] == b"smessage":
+            if type(reply) is list and reply[0] == b"smessage":
                 self._on_message(reply[1], reply[2])
+            elif isinstance(reply, RedisReplied):
+                self._on_error(str(reply))
             elif isinstance(reply, list) and reply[0] == b"ssubscribe":
                 self._on_confirmed(reply[1])
             elif isinstance(reply, list) and reply[0] == b"sunsubscribe":
