@@ -11,6 +11,7 @@ TURN_IN_BYTES: Final = 262_144
 TURN_OUT_BYTES: Final = 1_048_576
 TRIM_EVERY_COMMITS: Final = 64
 TRIM_EVERY_BYTES: Final = 65_536
+PRUNE_EVERY_COMMITS: Final = 1000
 # Outputs of the last two seconds stay in the outlog whatever its caps say: an edge may just be reading them.
 KEEP_OUTPUTS_S: Final = 2.0
 KEEP_OUTPUTS_LEAST: Final = 8

@@ -54,8 +54,14 @@ class Stage:
 
     async def handle(self, kind: str, connection: str = "c1", data: bytes = b"", edge: str = "e1") -> Turn:
         """Run one event; return its turn."""
-        await self.activation.handle(self.event(kind, connection, data, edge))
+        await self.run(kind, connection, data, edge)
         return self.take_turn()
+
+    async def run(self, kind: str, connection: str = "c1", data: bytes = b"", edge: str = "e1") -> None:
+        """Run one event of a turn."""
+        rest = self.activation.handle(self.event(kind, connection, data, edge))
+        if rest is not None:
+            await rest
 
     async def join(self, connection: str = "c1", *, name: str = "u", edge: str = "e1") -> Turn:
         """Let a connection join; return its turn."""

@@ -115,6 +115,7 @@ class RoomActs:
     ) -> Committed | str:
         """Commit a turn."""
         token = claimed if isinstance(claimed, str) else claimed.token
+        shown_bytes = int(await self.link.call("HGET", self.keys.meta, "bytes") or 0)
         command = functions.commit(
             self.keys,
             token=token,
@@ -123,6 +124,7 @@ class RoomActs:
             lease_ms=lease_ms,
             keep_outputs=keep,
             turn=turn,
+            shown_bytes=shown_bytes,
             created=created,
             tries=tries,
         )
@@ -229,4 +231,6 @@ class Listener:
 
 def turn_of(ids: Sequence[bytes] = (), *, outputs: Sequence[tuple[bytes, bytes]] = (), **parts: Any) -> Turn:
     """Return a turn that consumes ``ids`` and changes ``parts``."""
-    return Turn(consumed=list(ids), outputs=list(outputs), **parts)
+    turn = Turn(consumed=list(ids), **parts)
+    turn.show(list(outputs))
+    return turn

@@ -66,11 +66,11 @@ async def test_the_way_of_an_event(fake: RoomActs, ears: Listener) -> None:
     assert [event.data for event in read_news(await ears.next())] == [b'{"user":["u","u"]}', b"a\nb", b""]
     ids = await fake.ids()
     turn = turn_of(ids[:2], outputs=[(b"text *", b"1"), (b"text *", b"x" * 13_000)], state_set={"a": b"1"})
-    assert await fake.commit(claimed, 0, turn, keep=8) == Committed(1, b"2-9")
+    assert await fake.commit(claimed, 0, turn, keep=8) == Committed(b"2-9")
     assert [(batch.first, batch.last, len(batch.outputs)) for batch in await ears.batches(2)] == [(1, 1, 1), (2, 2, 0)]
     assert await fake.renew(claimed) == 3
     assert await fake.release(claimed) == Released(released=False, ours=True, backlog=1)
-    assert await fake.commit(claimed, 1, turn_of(ids[2:], state_del={"a"})) == Committed(2, b"2-9")
+    assert await fake.commit(claimed, 1, turn_of(ids[2:], state_del={"a"})) == Committed(b"2-9")
     assert await fake.release(claimed) == Released(released=True, ours=False, backlog=0)
     assert await fake.ttl_ms("meta") > 0
 

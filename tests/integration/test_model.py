@@ -33,8 +33,8 @@ def test_a_seed_is_a_run(valkey: Valkey) -> None:
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
 def test_a_broken_act_is_caught(valkey: Valkey, mutant: Mutant) -> None:
-    """Each deliberately broken act violates something within a few seeds."""
-    found = hunt(valkey.port, mutant, most=60, at_once=6, to_the_end=False)
+    """Each deliberately broken act violates something; most within a few seeds, none takes 300."""
+    found = hunt(valkey.port, mutant, most=300, at_once=6, to_the_end=False)
     assert found.first is not None, f"{mutant.name} survived {found.seeds} seeds, although {mutant.breaks}"
 
 

@@ -23,6 +23,7 @@ from innkeeper.wire import InboxEvent
 log = logging.getLogger("innkeeper.worker")
 
 _ERROR_BODY = {code: orjson.dumps({"error": code}) for code in ("invalid_json", "handler_failed", "handler_timeout")}
+_MESSAGES = (b"text", b"binary")
 _TRACE_LINES = 50
 _REASON_BYTES = 120
 
@@ -101,24 +102,33 @@ class Activation:
         cls = self._room_class
         return any(getattr(cls, name) is not getattr(Room, name) for name in ("__init__", "on_create", "on_start"))
 
-    async def handle(self, event: InboxEvent) -> None:
-        """Run one event; whatever its hooks raise is undone and recorded, so it always counts as consumed."""
-        kind = event.kind
-        if kind in (b"text", b"binary"):
-            rest = self._message(event)
-            if rest is not None:
-                await rest
-        elif kind == b"join":
+    def handle(self, event: InboxEvent) -> Awaitable[None] | None:
+        """Run one event; whatever its hooks raise is undone and recorded, so it always counts as consumed.
+
+        Returns what is left to await, None where the event is done: messages to sync hooks cost no coroutine.
+        """
+        rest = self._message(event) if event.kind in _MESSAGES else self._rare(event)
+        if rest is not None:
+            return self._consumed(event, rest)
+        self.turn.consume(event)
+        self.is_partial = False
+        return None
+
+    async def _consumed(self, event: InboxEvent, rest: Awaitable[None]) -> None:
+        await rest
+        self.turn.consume(event)
+        self.is_partial = False
+
+    async def _rare(self, event: InboxEvent) -> None:
+        if event.kind == b"join":
             await self._join(event)
-        elif kind == b"leave":
+        elif event.kind == b"leave":
             await self._leave(event, self.context.members.get(event.connection.decode()))
-        elif kind == b"edge-gone":
+        elif event.kind == b"edge-gone":
             for connection in self._members_of(event.edge.decode()):
                 await self._leave(event, connection)
         else:
             self.void_count += 1
-        self.turn.consume(event)
-        self.is_partial = False
 
     def condemn(self, event: InboxEvent, reason: str) -> None:
         """Put an event aside without running it: it never ended, or it killed its workers."""
@@ -126,7 +136,7 @@ class Activation:
         self.turn.dead.append(dead_event(event, reason))
         connection = self.context.members.get(event.connection.decode())
         if event.kind == b"join":
-            self.turn.outputs.append(wire.refuse_output(event.connection, REFUSED.code, REFUSED.reason))
+            self.turn.show([wire.refuse_output(event.connection, REFUSED.code, REFUSED.reason)])
         elif event.kind == b"edge-gone":
             for gone in self._members_of(event.edge.decode()):
                 self._remove(gone)

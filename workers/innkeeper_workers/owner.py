@@ -17,8 +17,8 @@ from innkeeper.room import Room
 from innkeeper.turn import TRIM_EVERY_BYTES, TRIM_EVERY_COMMITS, TURN_EVENTS, TURN_OUT_BYTES, RecentOutputs
 from innkeeper.wire import InboxEvent, read_inbox_entry
 from innkeeper_workers.activation import Activation
-from innkeeper_workers.deaths import is_storm
 from innkeeper_workers.starting import Starting
+from innkeeper_workers.suspicion import Suspicion
 
 if TYPE_CHECKING:
     from innkeeper.topology import Commands
@@ -26,8 +26,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("innkeeper.worker")
 
-_STRIKES = 2
-_STRIKES_IN_STORM = 4
 _TURN_S = 0.004  # a turn yields to the other rooms after this long; figures in docs/data-model.md
 
 
@@ -59,9 +57,9 @@ class Owner:
         self.read_iseq = int(meta.get(b"cursor", 0))
         self.last_id = meta.get(b"last", b"0-0")
         self.known_iseq = claimed.iseq
-        self.marked_iseq = int(meta.get(b"marked", 0))
-        self.strikes = int(meta.get(b"strikes", 0))
-        self._is_trying = False  # whether it holds one of the fleet's trials
+        self._is_created = b"created" in meta
+        self._shown_bytes = int(meta.get(b"bytes", 0))
+        self.suspicion = Suspicion(self, meta)
         self.condemned = condemned
         self.confirmed_at_s = asked_at_s
         self.lease_sent_at_s = asked_at_s
@@ -139,20 +137,23 @@ class Owner:
         try:
             await self._announce(self.last_id)  # the owner before may have died between commit and announcement
             await self._starting.run()
+            is_fresh = True  # what on_create and on_start did is not committed yet
             while True:
                 if self._must_read and not self._pending:
                     await self._read()
                 if self._pending and self.leaving != "handover":
                     await self._turn()
+                    is_fresh = False
                 elif self.leaving:
                     if await self._release():
                         return
-                elif not self.activation.turn.is_empty:
-                    await self._committed()  # what on_create and on_start did
+                elif is_fresh:
+                    await self._committed()
+                    is_fresh = False
                 else:
                     await self._wait_for_news()
         finally:
-            self._end_trial()
+            self.suspicion.end_trial()
             if self._cut_timer is not None:
                 self._cut_timer.cancel()
             if self._in_flight is not None:
@@ -193,61 +194,48 @@ class Owner:
 
     async def _turn(self) -> None:
         """Run pending events into one turn, then commit it."""
-        loop, activation = self.fleet.loop, self.activation
-        marked = self._pending[0].iseq <= self.marked_iseq
+        loop, stage = self.fleet.loop, self.fleet.stage
+        marked = self._pending[0].iseq <= self.suspicion.marked_iseq
         now_s = loop.time()
-        is_convicted = marked and await self._is_convicted()
-        if is_convicted:
-            pass  # it is not run any more
-        elif marked:
-            await self._begin_trial()
-        elif not self.fleet.stage.enter(self, now_s):
-            await self.fleet.stage.wait(self, alone=False)
-            now_s = loop.time()
-        until_s = now_s + _TURN_S
-        while self._pending:
-            event = self._pending.popleft()
-            self.inside = event
-            if event.id in self.condemned:
-                activation.condemn(event, self.condemned.pop(event.id))
-            elif is_convicted:
-                activation.condemn(event, f"its workers died of it, {self.strikes + 1} of them")
-            else:
-                await activation.handle(event)
-            self.inside = None
-            if marked or activation.turn.is_full or self.leaving == "handover" or loop.time() >= until_s:
-                break
         if marked:
-            self.strikes = 0
-        self.fleet.stage.leave(self)
+            await self._try_marked()
+        else:
+            if not stage.enter(self, now_s):
+                await stage.wait(self, alone=False)
+                now_s = loop.time()
+            await self._handle_pending(now_s + _TURN_S)
+        stage.leave(self)
         self.used_at_s = loop.time()
         if self._in_flight is not None:
             await self._in_flight
             self._in_flight = None
-        await self._committed()
-        self._end_trial()
+        if (answer := self._commit()) is not None:
+            await answer
+        self.suspicion.end_trial()
 
-    async def _is_convicted(self) -> bool:
-        if self.strikes < _STRIKES:
-            return False
-        fleet = self.fleet
-        return self.strikes >= _STRIKES_IN_STORM or not await is_storm(fleet.link, now_ms=fleet.redis_time_ms)
+    async def _handle_pending(self, until_s: float) -> None:
+        while True:
+            event = self.inside = self._pending.popleft()
+            if event.id in self.condemned:
+                self.activation.condemn(event, self.condemned.pop(event.id))
+            elif (rest := self.activation.handle(event)) is not None:
+                await rest
+            self.inside = None
+            if not self._pending or self.leaving == "handover" or self.activation.turn.is_full:
+                return
+            if self.fleet.loop.time() >= until_s:
+                return
 
-    async def _begin_trial(self) -> None:
-        """Note a marked event as tried, when everything else that its handler has to wait for is there.
-
-        A worker that dies from here to the event's commit speaks against the event: nothing else may wait in between,
-        and few rooms may be there at once, or one death would speak against many.
-        """
-        await self.fleet.stage.trials.acquire()
-        self._is_trying = True
-        await self.fleet.stage.wait(self, alone=self.strikes > 0)
-        await self._committed(even_empty=True, tries=True)
-
-    def _end_trial(self) -> None:
-        if self._is_trying:
-            self._is_trying = False
-            self.fleet.stage.trials.release()
+    async def _try_marked(self) -> None:
+        """Handle the next event, a marked one, alone; or put it aside where too many workers died of it."""
+        suspicion, convicted = self.suspicion, self._pending[0]
+        if await suspicion.convicts():
+            self._pending.popleft()
+            self.activation.condemn(convicted, f"its workers died of it, {suspicion.strikes + 1} of them")
+        else:
+            await suspicion.begin_trial(lambda: self._committed(even_empty=True, tries=True))
+            await self._handle_pending(0.0)
+        suspicion.strikes = 0
 
     async def _committed(self, *, even_empty: bool = False, created: bool = True, tries: bool = False) -> None:
         answer = self._commit(even_empty=even_empty, created=created, tries=tries)
@@ -258,7 +246,7 @@ class Owner:
         """A hook waits: commit what earlier events did, and see that it ends."""
         if self.inside is None:
             return  # on_start has its own limit
-        self._end_trial()  # it may take long, and others wait
+        self.suspicion.end_trial()  # it may take long, and others wait
         self._cut_timer = self.fleet.loop.call_later(self.room_class.handler_s, self._cut)
         if self._in_flight is not None and self._in_flight.done() and self._in_flight.exception() is None:
             self._in_flight = None
@@ -318,10 +306,16 @@ class Owner:
             lease_ms=fleet.times.lease_ms if extend else 0,
             keep_outputs=self._recent.keep_count if trim else 0,
             turn=turn,
-            created=created,
+            shown_bytes=self._shown_bytes,
+            created=created and not self._is_created,
+            marked=self.suspicion.marked_iseq > 0,
             tries=tries,
             shown=not fleet.is_replicated,
         )
+        self._is_created = (created or self._is_created) and not turn.destroy
+        self._shown_bytes = turn.out_bytes + (0 if turn.destroy else self._shown_bytes)
+        if self.suspicion.marked_iseq and turn.consumed:
+            self.suspicion.committed(turn.consumed[-1])
         turn.clear()
         return self._confirm(command, sent_at_s, extend=extend)
 
@@ -332,7 +326,7 @@ class Owner:
             log.warning("room %s: commit refused (%s) under token %s", self.address, committed, self.token)
             raise LeaseLost(str(self.address), committed)
         await self._announce(committed.last_id)
-        self.version = committed.version
+        self.version += 1
         if extend:
             self.confirmed_at_s = max(self.confirmed_at_s, sent_at_s)
 

@@ -15,7 +15,8 @@ from innkeeper.channel import Command, Reply
 from innkeeper.errors import RedisReplied
 from innkeeper.functions.library import HASH
 from innkeeper.keys import RoomKeys, room_index, wake_queue
-from innkeeper.turn import Turn
+from innkeeper.lease import STALE_EDGE_MS
+from innkeeper.turn import PRUNE_EVERY_COMMITS, Turn
 
 PUSH = f"inn_push_{HASH}"
 CLAIM = f"inn_claim_{HASH}"
@@ -60,12 +61,17 @@ class Pushed(NamedTuple):
 def push(
     keys: RoomKeys, *, edge: str, batch: int, heartbeat_ms: int, backlog_count: int, events: Sequence[PushEvent]
 ) -> Command:
-    """Build the push of a batch; equal batch numbers are resends and change nothing."""
+    """Build the push of a batch; equal batch numbers are resends and change nothing.
+
+    ``heartbeat_ms`` is the server's time of the last answer to a heartbeat; five minutes later the push is refused.
+    """
     command: list[str | bytes | int] = [
-        "FCALL", PUSH, 4, keys.inbox, keys.sessions, keys.lock, keys.bell, edge, batch, heartbeat_ms, backlog_count,
+        "FCALL", PUSH, 4, keys.inbox, keys.sessions, keys.lock, keys.bell,
+        f"{edge} {batch} {(heartbeat_ms + STALE_EDGE_MS) // 1000} {backlog_count}",
     ]  # fmt: skip
-    for event in events:
-        command += (event.kind, event.connection, event.session, event.number, event.generation, event.data)
+    for kind, connection, data, session, number, generation in events:
+        words = f"{kind} {connection} {session} {number} {generation}" if session else f"{kind} {connection}"
+        command += (words, data)
     return tuple(command)
 
 
@@ -76,8 +82,10 @@ def read_pushed(reply: Reply) -> Pushed:
         EdgeClosed: This incarnation was declared dead.
         RedisReplied: Any other error; nothing was written.
     """
-    letters, first, lock, receivers, previous = _checked(reply)
-    return Pushed(letters.decode(), first, lock, receivers, int(previous))
+    if isinstance(reply, RedisReplied):
+        raise reply
+    letters, first, receivers, previous, lock = reply.split(b" ")
+    return tuple.__new__(Pushed, (letters.decode(), int(first), lock, int(receivers), int(previous)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,9 +130,8 @@ def read_claimed(reply: Reply) -> Claimed | Held:
 
 
 class Committed(NamedTuple):
-    """A commit that counts: the room's version after it and the id of its last output."""
+    """A commit that counts: the room's version is one higher, and this is the id of its last output."""
 
-    version: int
     last_id: bytes
 
 
@@ -137,30 +144,41 @@ def commit(
     lease_ms: int,
     keep_outputs: int,
     turn: Turn,
+    shown_bytes: int = 0,
     created: bool = True,
+    marked: bool = True,
     tries: bool = False,
     shown: bool = True,
 ) -> Command:
     """Build the commit of a turn.
 
     ``lease_ms`` 0 leaves the lock as it is; ``keep_outputs`` 0 trims nothing, else inbox and outlog are trimmed, but
-    for that many of the newest outputs; ``created`` False is for a room whose on_create has not succeeded; ``tries``
-    says that the handler of the next event, a marked one, starts when this is committed; ``shown`` False publishes
-    where nobody listens: :func:`announce` shows the outputs later.
+    for that many of the newest outputs; ``shown_bytes`` are those of all outputs before this turn's; ``created``
+    writes down that on_create has succeeded, False leaves that as it is; ``marked`` may be False for a room whose
+    claim brought no suspicion, or whose last marked event was committed; ``tries`` says that the handler of the next
+    event, a marked one, starts when this is committed; ``shown`` False publishes where nobody listens:
+    :func:`announce` shows the outputs later.
     """
+    changes, counts = ((), "") if turn.changes_nothing else _changes(turn)
+    prunes = (version + 1) % PRUNE_EVERY_COMMITS == 0
+    letters = "d" if turn.destroy else "c" if created else ""
+    if marked:
+        letters += "m"
+    if tries and not turn.destroy:
+        letters += "t"
+    if prunes:
+        letters += "p"
+    before = 0 if turn.destroy else shown_bytes
+    head = f"{token} {version} {version + 1} {len(turn.consumed)} {before} {before + turn.out_bytes} {letters or '-'}"
+    if lease_ms or keep_outputs or counts:
+        head = f"{head} {lease_ms} {worker} {keep_outputs} {counts}"
+    out = keys.out if shown else keys.outlog
     command: list[str | bytes | int] = [
-        "FCALL", COMMIT, 11, keys.meta, keys.lock, keys.inbox, keys.state, keys.members, keys.timers, keys.sessions,
-        keys.outlog, keys.outbox, keys.dead, keys.out if shown else keys.outlog,
-        token, version, lease_ms, worker, keep_outputs,
-        1 if turn.destroy else 3 if tries else 0 if created else 2, len(turn.consumed),
+        "FCALL", COMMIT, 6, keys.meta, keys.lock, keys.inbox, keys.sessions, keys.outlog, out, head, *turn.consumed,
     ]  # fmt: skip
-    if turn.changes_nothing:
-        command.append("")
-        command += turn.consumed
-    else:
-        changes, counts = _changes(turn)
-        command.append(counts)
-        command += turn.consumed
+    if counts or prunes:
+        command[2] = 11
+        command[9:9] = (keys.state, keys.members, keys.timers, keys.outbox, keys.dead)
         command += changes
     for output in turn.outputs:
         command += output
@@ -191,11 +209,9 @@ def _changes(turn: Turn) -> tuple[list[str | bytes], str]:
 
 def read_committed(reply: Reply) -> Committed | str:
     """Read the answer to a commit: what it made true, or the reason of the refusal (one word)."""
-    parts = _checked(reply)
-    if parts[0] == 0:
-        reason: str = parts[1].decode()
-        return reason
-    return Committed(int(parts[1]), parts[2])
+    if isinstance(reply, RedisReplied):
+        raise reply
+    return Committed(reply) if b"-" in reply else reply.decode()
 
 
 def announce(keys: RoomKeys, *, token: str, previous: bytes, last: bytes) -> Command:

@@ -21,7 +21,7 @@ local function announce(keys, args)
     if length > 12000 then
       flush()
     else
-      index[#index + 1], index[#index + 2], bodies[#bodies + 1], size = header, #body, body, size + length
+      index[#index + 1], bodies[#bodies + 1], size = header .. '|' .. #body, body, size + length
     end
   end
   if size > 0 or #entries == 0 then flush() end

@@ -1,16 +1,27 @@
 -- What the acts share. The top level of a library may define functions only: string and redis.call exist inside them.
+-- Arithmetic takes text for numbers and concatenation numbers for text; tonumber and string.format cost twice as much.
 
 -- A whole number as text (Lua would print large ones as 1e+15).
 local function int(number)
   return string.format('%.0f', number)
 end
 
--- Small counts as text: writing a number costs as much as a short command.
-local SMALL = {}
-for number = 0, 1023 do SMALL[number] = number .. '' end
+-- Counts as text, by thousands: to let Lua write a number costs as much as a short command.
+local SMALL, THREE_DIGITS = {}, {}
+for number = 0, 999 do
+  SMALL[number] = number .. ''
+  THREE_DIGITS[number] = (number < 100 and '0' or '') .. (number < 10 and '0' or '') .. number
+end
 
 local function count_text(number)
-  return SMALL[number] or number .. ''
+  if number < 1000 then return SMALL[number] end
+  local rest = number % 1000
+  return count_text((number - rest) / 1000) .. THREE_DIGITS[rest]
+end
+
+-- Is one whole number greater than another, both as text?
+local function greater(text, other)
+  return #text > #other or #text == #other and text > other
 end
 
 -- The first part of a stream id: iseq of an inbox entry, oseq of an outlog entry.
@@ -56,7 +67,7 @@ end
 -- Where an act starts from: '#' and '@'. Where '#' is missing both are the inbox's last id. The third answer is
 -- true for a room that is not there at all.
 local function counters(inbox, stored_hash, stored_cursor)
-  if stored_hash then return tonumber(stored_hash), tonumber(stored_cursor or stored_hash), false end
+  if stored_hash then return stored_hash + 0, (stored_cursor or stored_hash) + 0, false end
   local last = last_generated(inbox)
   return last, last, last == 0
 end

@@ -3,7 +3,7 @@
 import json
 import random
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from harness.model.acts import Claim, Commit, Push, Release
 from harness.model.history import line_of
@@ -112,10 +112,11 @@ class Memory:
     created: bool = False
     members: dict[str, bytes] = field(default_factory=dict)
     names: set[str] = field(default_factory=set)  # of state keys and timers
+    shown_bytes: int = 0
 
     def copied(self) -> "Memory":
         """Return a copy that a turn may change."""
-        return Memory(self.version, self.cursor, self.chain, self.created, self.members.copy(), self.names.copy())
+        return replace(self, members=self.members.copy(), names=self.names.copy())
 
     def apply(self, event: InboxEvent, turn: Turn) -> None:
         """Handle one event: joins and leaves change members, everything is shown."""
@@ -144,7 +145,7 @@ class Memory:
     def show(self, iseq: int, what: bytes, turn: Turn) -> None:
         """Add an output to the history."""
         self.chain, body = line_of(self.chain, iseq, what)
-        turn.outputs.append((TO_ALL, body))
+        turn.show([(TO_ALL, body)])
         turn.state_set["chain"] = b"%d" % self.chain
 
     def destroy(self, turn: Turn) -> None:
@@ -209,6 +210,7 @@ class Worker:
             b"created" in meta,
             {name.decode(): row for name, row in sorted(claimed.members.items(), key=_join_of)},
             {name.decode() for name in (*state, *claimed.timers)} - {"chain"},
+            int(meta.get(b"bytes", b"0")),
         )
 
     @property

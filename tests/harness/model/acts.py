@@ -61,12 +61,14 @@ class Commit:
     keep_outputs: int
     created: bool
     tries: bool = False
+    shown_bytes: int = 0
 
     def command(self, keys: RoomKeys) -> Command:
         """Return the command."""
         return functions.commit(
             keys, token=self.token, version=self.version, worker=self.worker, lease_ms=LEASE_MS if self.extends else 0,
             keep_outputs=self.keep_outputs, turn=self.turn, created=self.created, tries=self.tries,
+            shown_bytes=self.shown_bytes,
         )  # fmt: skip
 
 

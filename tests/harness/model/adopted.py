@@ -27,7 +27,9 @@ def adopted(found: list[Reply], ttls: list[Reply], *, listening: bool) -> Ghost:
     events = [read_inbox_entry(*entry) for entry in reversed(tail)]
     top = events[-1].iseq if events else iseq
     unknown = [InboxEvent(b"", n, b"", b"", b"", b"", 0, 0, b"") for n in range(1, top - len(events) + 1)]
-    room.events, room.first, room.has_inbox = [*unknown, *events], top - inbox + 1, top > 0
+    room.events, room.has_inbox = [*unknown, *events], top > 0
+    room.first = min(top - inbox, room.cursor if meta else room.committed_copy) + 1
+    room.holes = top - room.first + 1 - inbox
     outputs = [Output(entry_id, fields[1], fields[3], int(fields[5])) for entry_id, fields in reversed(log_tail)]
     room.log = [Output(b"", b"", b"", 0)] * (outlog - len(outputs)) + outputs
     return room

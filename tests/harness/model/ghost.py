@@ -11,8 +11,10 @@ from harness.model import acts
 from harness.model.history import Violation, hold
 from harness.model.published import judge_bell, judge_out
 from harness.model.sessions import Row, letters_of
+from innkeeper import functions
 from innkeeper.channel import Command, Reply
 from innkeeper.errors import EdgeClosed
+from innkeeper.functions import Pushed
 from innkeeper.keys import RoomKeys
 from innkeeper.wire import InboxEvent, parse_id, read_inbox_entry
 
@@ -45,17 +47,21 @@ def expiry_looks(keys: RoomKeys) -> list[Command]:
 
 
 class Output(NamedTuple):
-    """An outlog entry: id, header, body, bytes of all outputs up to it."""
+    """An outlog entry: id, header, body, bytes of all outputs before its turn."""
 
     id: bytes
     header: bytes
     body: bytes
-    total: int
+    before: int
 
 
 @dataclass
 class Ghost:
-    """The room as it must be. ``first`` is the oldest iseq in the inbox, ``log[log_at:]`` stands in the outlog."""
+    """The room as it must be. ``log[log_at:]`` stands in the outlog.
+
+    The inbox holds the events from iseq ``first`` on, but for ``holes`` committed ones: a turn of a single event takes
+    it out, longer turns leave theirs to the next trimming.
+    """
 
     meta: Pairs = field(default_factory=dict)
     state: Pairs = field(default_factory=dict)
@@ -68,6 +74,7 @@ class Ghost:
     lock: bytes = b""
     events: list[InboxEvent] = field(default_factory=list)
     first: int = 1
+    holes: int = 0
     has_inbox: bool = False
     log: list[Output] = field(default_factory=list)
     log_at: int = 0
@@ -158,22 +165,16 @@ class Ghost:
         rung = bool(self.lock) and self.listening
         receivers = int(rung)
         batch, first, letters = row.split(" ") if row else ("-1", "0", "")
-        before = batch.encode() if row else b"0"  # by which the edge notices a cut history
+        before = int(batch) if row else 0  # by which the edge notices a cut history
+        pushed = functions.read_pushed(reply)
         if act.batch == int(batch):
             judge_bell(bell, rung=rung)
-            hold(
-                "a batch counts once: same answer",
-                reply,
-                [letters.encode(), int(first), self.lock, receivers, batch.encode()],
-            )
+            hold("a batch counts once: same answer", pushed, Pushed(letters, int(first), self.lock, receivers, before))
             return "repeat"
         if act.batch < int(batch):
             judge_bell(bell, rung=False)
-            hold(
-                "a batch counts once: older ones are old",
-                reply,
-                [b"o" * len(act.events), 0, self.lock, 1, batch.encode()],
-            )
+            letters = "o" * len(act.events)
+            hold("a batch counts once: older ones are old", pushed, Pushed(letters, 0, self.lock, 1, before))
             return "old"
         start, absent = self.last_iseq, self.hash is None and not self.last_iseq
         letters, events, clients = letters_of(
@@ -181,9 +182,9 @@ class Ghost:
         )
         if absent and not events:
             judge_bell(bell, rung=False)
-            hold("push letters", reply, [letters.encode(), 0, self.lock, 0, before])
+            hold("push letters", pushed, Pushed(letters, 0, self.lock, 0, before))
             return "void"
-        hold("push letters", reply, [letters.encode(), start + 1 if events else 0, self.lock, receivers, before])
+        hold("push letters", pushed, Pushed(letters, start + 1 if events else 0, self.lock, receivers, before))
         self.clients |= clients
         self.edges[act.edge] = f"{act.batch} {start + 1 if events else 0} {letters}"
         self._append(start, events)
@@ -213,7 +214,7 @@ class Ghost:
         word = "stolen" if self.lock else "owned"
         start, cursor = self.last_iseq, self.cursor if b"cursor" in self.meta else self.committed_copy
         start = max(start, cursor) if self.hash is None else start
-        self.first = max(self.first, cursor + 1)
+        self._trim_inbox(cursor)
         if start < cursor or start - cursor != len(self.events) - self.first + 1:
             raise Violation("no contradictions", f"# {start}, cursor {cursor}, inbox {self.first}..{len(self.events)}")
         self.hash, self.at = start, cursor
@@ -259,7 +260,8 @@ class Ghost:
         reasons, consumed = set(), act.turn.consumed
         for n, entry_id in enumerate(consumed, 1):
             iseq = parse_id(entry_id)[0]
-            if not self.first <= iseq <= len(self.events) or self.events[iseq - 1].id != entry_id:
+            # Of committed events nobody knows whether they stand there still.
+            if not self.cursor < iseq <= len(self.events) or self.events[iseq - 1].id != entry_id:
                 reasons.add(b"input")
             if iseq != self.cursor + n:
                 reasons.add(b"gap")
@@ -271,19 +273,19 @@ class Ghost:
         refusals, version = self.refusals(act), int(self.meta.get(b"version", b"0"))
         if refusals == {b"version"} and version == act.version + 1:
             hold("only outputs just stored are shown", out, [])
-            hold("a commit counts once: same answer", reply, [2, self.meta[b"version"], self.meta[b"last"]])
+            hold("a commit counts once: same answer", reply, self.meta[b"last"])
             if self.committed is not act:
                 raise Violation("a commit counts once", "another one was taken for its repeat")
             return "repeat"
         if refusals:
             hold("only outputs just stored are shown", out, [])
-            if reply[0] != 0 or reply[1] not in refusals:
+            if reply not in refusals:
                 raise Violation("a wrong commit is refused", f"answered {reply!r}, must be refused for {refusals}")
-            return f"refused {reply[1].decode()}"
+            return f"refused {reply.decode()}"
         previous, old_cursor, mark = self.meta[b"last"], self.cursor, act.token.rpartition(":")[2].encode()
         self._change(act)
         self._show(act, mark)
-        hold("a right commit counts", reply, [1, self.meta[b"version"], self.meta[b"last"]])
+        hold("a right commit counts", reply, self.meta[b"last"])
         judge_out(out, act.turn.outputs, previous=previous, mark=mark, cursors=(old_cursor, self.cursor))
         self.committed = act
         return "destroyed" if act.turn.destroy else "committed"
@@ -295,7 +297,7 @@ class Ghost:
             self.state, self.members, self.timers, self.log_at, self.dead = {}, {}, {}, len(self.log), 0
             meta.pop(b"created", None)
             meta[b"bytes"] = b"0"
-        elif act.created or act.tries:
+        elif act.created:
             meta.setdefault(b"created", b"1")
         _apply(self.state, turn.state_set, turn.state_del)
         _apply(self.members, turn.members_set, turn.members_del)
@@ -311,12 +313,12 @@ class Ghost:
     def _show(self, act: acts.Commit, mark: bytes) -> None:
         """Take a turn's outputs, and move version, cursor, suspicion and lease on."""
         turn, meta = act.turn, self.meta
-        total, oseq = int(meta.get(b"bytes", b"0")), parse_id(meta[b"last"])[0]
+        before, oseq = int(meta.get(b"bytes", b"0")), parse_id(meta[b"last"])[0]
         for header, body in turn.outputs:
             oseq += 1
-            total += len(header) + len(body)
             meta[b"last"] = b"%d-%b" % (oseq, mark)
-            self.log.append(Output(meta[b"last"], header, body, total))
+            self.log.append(Output(meta[b"last"], header, body, before))
+        total = before + sum(len(header) + len(body) for header, body in turn.outputs)
         self.at = cursor = self.cursor + len(turn.consumed)
         meta |= {b"version": b"%d" % (act.version + 1), b"cursor": b"%d" % cursor, b"bytes": b"%d" % total}
         if cursor >= int(meta.get(b"marked", b"0")):
@@ -330,7 +332,13 @@ class Ghost:
         if act.extends:
             self.lock = f"{act.worker}:{act.token}".encode()
         if act.keep_outputs:
-            self.first, self.trimming = max(self.first, cursor + 1), act.keep_outputs
+            self.trimming = act.keep_outputs
+            self._trim_inbox(cursor)
+        elif len(turn.consumed) == 1:
+            self.holes += 1
+
+    def _trim_inbox(self, cursor: int) -> None:
+        self.first, self.holes = max(self.first, cursor + 1), 0
 
     def _release(self, act: acts.Release, reply: Reply) -> str:
         backlog = max(self.last_iseq - self.cursor, 0)
@@ -347,7 +355,7 @@ class Ghost:
         self.meta |= {b"token": b"", b"released": act.token.rpartition(":")[2].encode()}
         if self.lock == f"{act.worker}:{act.token}".encode():
             self.lock = b""
-        self.first = max(self.first, self.cursor + 1)
+        self._trim_inbox(self.cursor)
         if backlog:
             return "handed over"
         parts = {"outlog"} if self.members else {"outlog", "sessions"}
@@ -406,23 +414,25 @@ class Ghost:
         hold("sessions", rows, wanted)
 
     def _compare_inbox(self, length: int, tail: list[Any]) -> None:
-        hold("backlog: inbox", length, len(self.events) - self.first + 1)
+        hold("backlog: inbox", length, len(self.events) - self.first + 1 - self.holes)
         if self.hash is not None:
             hold("backlog: inbox reaches #", len(self.events), self.hash)
         if tail == self.inbox_tail:
             return
         self.inbox_tail = tail
-        for n, (entry_id, fields) in enumerate(tail, 1):
-            event, wanted = read_inbox_entry(entry_id, fields), self.events[-n]
+        for entry_id, fields in tail:
+            event = read_inbox_entry(entry_id, fields)
+            wanted = self.events[event.iseq - 1]
             if not wanted.id:  # new: the server chose the second part of its id
-                self.events[-n] = wanted = wanted._replace(id=b"%d-%b" % (wanted.iseq, entry_id.partition(b"-")[2]))
+                wanted = wanted._replace(id=b"%d-%b" % (wanted.iseq, entry_id.partition(b"-")[2]))
+                self.events[event.iseq - 1] = wanted
             hold("inbox", event, wanted)
 
     def _compare_outlog(self, length: int, tail: list[Any]) -> None:
         held, least = len(self.log) - self.log_at, max(self.trimming, 0)
         if self.trimming and length < held:
             kept = self.log[self.log_at :]
-            size = kept[-1].total - kept[0].total + len(kept[0].header) + len(kept[0].body)
+            size = int(self.meta[b"bytes"]) - kept[0].before  # with its whole turn
             if length < min(least, held) or (held <= max(1000, least) and size <= 262_144):
                 raise Violation("outlog trimmed too far", f"{held} outputs of {size} bytes cut to {length}")
             self.log_at = len(self.log) - length

@@ -150,7 +150,8 @@ class ModelRoom:
 
     def _witness(self, act: Push, reply: Reply) -> None:
         """Note what the answer calls accepted; count the letters."""
-        letters, iseq = reply[0].decode(), reply[1]
+        pushed = functions.read_pushed(reply)
+        letters, iseq = pushed.letters, pushed.first_iseq
         for letter, event in zip(letters, act.events, strict=True):
             self.counts[f"letter {letter}"] += 1
             if letter == "a":
@@ -190,7 +191,7 @@ class ModelRoom:
             self._born_again(edge)
             return
         assert edge.flight is not None
-        letters, events = reply[0].decode(), edge.flight.events
+        letters, events = functions.read_pushed(reply).letters, edge.flight.events
         for letter, event in zip(letters, events, strict=True):
             for client in self.clients:
                 if event.session == client.name:
@@ -272,7 +273,7 @@ class ModelRoom:
             worker.commit = Commit(
                 worker.name, worker.token, worker.memory.version, turn, self.draw.random() < 0.5,
                 self.draw.choice((0, 0, 3, 10_000)), worker.memory.created or self.draw.random() < 0.7,
-                tries=self.draw.random() < 0.3,
+                tries=self.draw.random() < 0.3, shown_bytes=worker.memory.shown_bytes,
             )  # fmt: skip
         else:
             self.counts["commits sent again"] += 1
@@ -281,21 +282,23 @@ class ModelRoom:
             return
         committed = functions.read_committed(reply)
         if isinstance(committed, Committed):
-            self._counted(worker, committed)
+            self._counted(worker)
             if self.draw.random() < 0.1:
                 await self._plan(None)
         else:
             await self._forget(worker)
 
-    def _counted(self, worker: Worker, committed: Committed) -> None:
+    def _counted(self, worker: Worker) -> None:
         assert worker.commit is not None
         consumed = len(worker.commit.turn.consumed)
         worker.done = worker.events[:consumed] or worker.done
         del worker.events[:consumed]
         if not worker.commit.turn.destroy:
-            worker.after.created = worker.after.created or worker.commit.created or worker.commit.tries
+            worker.after.created = worker.after.created or worker.commit.created
+        turn = worker.commit.turn
+        worker.after.shown_bytes = turn.out_bytes + (0 if turn.destroy else worker.memory.shown_bytes)
         worker.memory, worker.commit = worker.after, None
-        worker.memory.version = committed.version
+        worker.memory.version += 1
 
     async def _forget(self, worker: Worker) -> None:
         worker.forget()
@@ -450,10 +453,13 @@ class ModelRoom:
         hold("everything comes to rest", reply, [1, 0])
 
     async def _commit_now(self, owner: Worker, turn: Turn) -> None:
-        owner.commit = Commit(owner.name, owner.token, owner.memory.version, turn, False, 0, created=True)
+        memory = owner.memory
+        owner.commit = Commit(
+            owner.name, owner.token, memory.version, turn, False, 0, created=True, shown_bytes=memory.shown_bytes
+        )
         committed = functions.read_committed(await self._carry_out(owner.commit))
         if isinstance(committed, Committed):
-            self._counted(owner, committed)
+            self._counted(owner)
             return
         owner.refusals += 1  # it erred in its input, and does it again
         if owner.refusals > _MOST_REFUSALS:

@@ -18,7 +18,7 @@ from innkeeper_workers.owner import Owner
 from innkeeper_workers.pulse import Pulse
 
 Mutate = Callable[[pytest.MonkeyPatch], None]
-_BATCH_AT = 8
+_WORDS_AT = 7  # of a push: edge, batch and more
 
 
 def _nothing(*_: object) -> None:
@@ -65,6 +65,11 @@ def edge_joins_before_it_listens(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Feed, "opened", at_once)
 
 
+def _renumbered(words: str, batch: int) -> str:
+    edge, _, *more = words.split(" ")
+    return " ".join((edge, str(batch), *more))
+
+
 def edge_numbers_resends_anew(patch: pytest.MonkeyPatch) -> None:
     """A push without an answer is sent again under a new batch number."""
 
@@ -75,7 +80,9 @@ def edge_numbers_resends_anew(patch: pytest.MonkeyPatch) -> None:
             except RedisUnavailable:
                 await asyncio.sleep(0.02)
                 self._batch += 1
-                commands = [(*c[: _BATCH_AT - 1], self._batch, *c[_BATCH_AT:]) for c in commands]
+                commands = [
+                    (*c[:_WORDS_AT], _renumbered(c[_WORDS_AT], self._batch), *c[_WORDS_AT + 1 :]) for c in commands
+                ]
 
     patch.setattr(Ingress, "_send", send)
 
@@ -122,7 +129,7 @@ def worker_takes_silence_for_yes(patch: pytest.MonkeyPatch) -> None:
             await confirm(self, command, sent_at_s, extend=extend)
             return
         if isinstance(committed, Committed):
-            self.version = committed.version
+            self.version += 1
             self.confirmed_at_s = max(self.confirmed_at_s, sent_at_s if extend else 0.0)
         else:
             await confirm(self, command, sent_at_s, extend=extend)

@@ -8,8 +8,10 @@ from typing import Any
 from fakeredis._helpers import SimpleError
 
 from harness.simulation.server import Fields, ServerEnd
+from innkeeper.functions import Committed, read_committed, read_pushed
 
 _KEYS_AT = 3
+_COUNTS_AT = 9  # among a commit's words after the token
 _FALSE_REFUSALS = ("input", "gap")
 
 
@@ -74,15 +76,17 @@ class Record:
             handler(room, self.rooms[room], fields[_KEYS_AT + int(fields[2]) :], reply)
 
     def _push(self, room: str, record: RoomRecord, args: Fields, reply: Any) -> None:
-        letters, iseq = reply[0].decode(), reply[1]
-        edge, stamp = args[0].decode(), ""
+        pushed = read_pushed(reply)
+        letters, iseq = pushed.letters, pushed.first_iseq
+        edge, stamp = args[0].decode().split(" ")[0], ""
         self.bitten["events refused as busy"] += letters.count("b")
         if iseq and iseq <= len(record.events):
             self.bitten["pushes sent again"] += 1
         for n, letter in enumerate(letters):
             if letter == "a":
-                kind, connection, *_, data = args[4 + 6 * n : 10 + 6 * n]
-                event = Accepted(stamp, kind.decode(), connection.decode(), edge, data)
+                words, data = args[1 + 2 * n : 3 + 2 * n]
+                kind, connection, *_ = words.decode().split(" ")
+                event = Accepted(stamp, kind, connection, edge, data)
                 self._accept(room, record, iseq, event)
                 iseq += 1
 
@@ -114,23 +118,23 @@ class Record:
         record.token = token
 
     def _commit(self, room: str, record: RoomRecord, args: Fields, reply: Any) -> None:
-        token, version = args[0].decode(), int(args[1])
-        if reply[0] == 0:
-            reason = reply[1].decode()
-            self.bitten[f"commits refused: {reason}"] += 1
-            if reason in _FALSE_REFUSALS or token == record.token:
-                self.violations.append(f"{room}: the owner's commit was refused: {reason}")
-            return
-        if reply[0] == 2:
-            self.bitten["commits sent again"] += 1
+        token, *words = args[0].decode().split(" ")
+        version, consumed, counts = int(words[0]), int(words[2]), words[_COUNTS_AT:]
+        committed = read_committed(reply)
+        if not isinstance(committed, Committed):
+            self.bitten[f"commits refused: {committed}"] += 1
+            if committed in _FALSE_REFUSALS or token == record.token:
+                self.violations.append(f"{room}: the owner's commit was refused: {committed}")
             return
         if token != record.token:
             self.violations.append(f"{room}: stale write: {token} committed, the room belongs to {record.token!r}")
+        if version == record.version - 1:
+            self.bitten["commits sent again"] += 1
+            return
         if version != record.version:
             self.violations.append(f"{room}: version {version} committed over {record.version}")
         record.version = version + 1
-        values = sum(map(int, args[7].split()))
-        outputs = args[8 + int(args[6]) + values :]
+        outputs = args[1 + consumed + sum(map(int, filter(None, counts))) :]
         record.outputs += zip(outputs[::2], outputs[1::2], strict=True)
         for header in outputs[::2]:
             if header.startswith(b"join "):

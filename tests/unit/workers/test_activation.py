@@ -180,10 +180,10 @@ async def test_events_of_one_turn_add_up() -> None:
     """Several events between two commits make one delta, outputs in order, every id consumed."""
     stage = await staged(Diary)
     activation = stage.activation
-    await activation.handle(stage.event("join", "a", b'{"user":["u","u"]}'))
-    await activation.handle(stage.event("text", "a", b"1"))
-    await activation.handle(stage.event("leave", "a"))
-    await activation.handle(stage.event("join", "b", b'{"user":["u","u"]}'))
+    await stage.run("join", "a", b'{"user":["u","u"]}')
+    await stage.run("text", "a", b"1")
+    await stage.run("leave", "a")
+    await stage.run("join", "b", b'{"user":["u","u"]}')
     turn = take_turn(activation)
     assert [header for header, _ in turn.outputs] == [b"join 1 a", b"text +1", b"text *", b"join 4 b", b"text +4"]
     assert (set(turn.members_set), turn.members_del) == ({"b"}, {"a"})
@@ -256,7 +256,7 @@ async def test_what_a_waiting_hook_did_is_not_in_the_turn_yet() -> None:
             await gate.wait()
 
     stage = await staged(Slow, members={"c1": row(1)})
-    await stage.activation.handle(stage.event("join", "c2", b'{"user":["u","u"]}'))
+    await stage.run("join", "c2", b'{"user":["u","u"]}')
     task = asyncio.create_task(stage.say("late"))
     await asyncio.sleep(0)  # the hook's first step
     early = stage.take_turn()
