@@ -353,6 +353,15 @@ async def test_the_outlog_is_capped_at_256_kib(room: RoomActs) -> None:
     assert log[-1][1]["d"] == b"last"
 
 
+async def test_a_large_turn_is_not_cut_to_pieces(room: RoomActs) -> None:
+    """Where one turn alone is over the cap, as much of it stays as fits, although its entries carry the same count."""
+    claimed = await owned(room)
+    await room.done(claimed, 0, turn_of(outputs=outputs(*[b"x" * 1_100] * 250)))
+    await room.done(claimed, 1, turn_of(outputs=outputs(b"last")), keep=8)
+    kept = sum(len(fields["h"]) + len(fields["d"]) for _, fields in await room.stream("outlog"))
+    assert 196_608 < kept <= 262_144
+
+
 async def test_the_byte_count_survives_a_destroy(room: RoomActs) -> None:
     """After a destroy the log is counted from empty, so that it is not cut too early."""
     claimed = await owned(room)

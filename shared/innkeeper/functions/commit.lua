@@ -72,15 +72,18 @@ local function show(keys, mark, last_id, before, args, first, last, old_cursor, 
   return last_id
 end
 
--- Keep the outlog at 1,000 entries and 256 KiB ('b' counts the bytes written before an entry's turn, so a turn goes
--- whole), but never cut what edges may still be reading: the `least` newest entries.
+-- Keep the outlog at 1,000 entries and 256 KiB, but never cut what edges may still be reading: the `least` newest
+-- entries. 'b' counts the bytes before an entry's turn: where the oldest turn is cut in two, how much it still holds is
+-- not known before the next trimming.
 local function trim_outlog(outlog, bytes, least)
   redis.call('XTRIM', outlog, 'MAXLEN', math.max(1000, least))
+  local before
   for _ = 1, 20 do
     local oldest, length = redis.call('XRANGE', outlog, '-', '+', 'COUNT', 1)[1], redis.call('XLEN', outlog)
     if not oldest or length <= least then return end
     local kept = bytes - oldest[2][6]
-    if kept <= 262144 then return end
+    if kept <= 262144 or kept == before then return end
+    before = kept
     redis.call('XTRIM', outlog, 'MAXLEN', math.max(least, math.floor(length * 262144 / kept * 0.95)))
   end
 end
