@@ -121,8 +121,9 @@ class Site:
                 message = await socket.receive()
                 guarded.hand_to(None)
                 if message.type in _DATA:
-                    if not member.take(message.data, is_text=message.type is WSMsgType.TEXT):
+                    if member.is_overfull:
                         await member.drained()
+                    member.take(message.data, is_text=message.type is WSMsgType.TEXT)
                 elif message.type is WSMsgType.PING:
                     member.heard_at_s = edge.loop.time()
                     await socket.pong(message.data)

@@ -8,6 +8,9 @@ What it needs of aiohttp (seen in 3.14.5), no private name among it:
   the request whose ``protocol.set_parser`` puts the guard in front; all else is the request itself. If prepare ever
   stops calling it, install raises.
 - set_parser feeds buffered bytes through ``feed_data``; the connection calls ``feed_eof`` when it is lost.
+- ``receive()`` does not wait while the queue holds a message, and a reader that back-pressure stopped goes on parsing
+  before its queue can be empty: so aiohttp holds nothing back when the receive loop waits, and what the guard then
+  hands to a taker overtakes nothing (``tests/integration/test_frame_order.py``).
 - back-pressure is between the reader's queue and the transport and passes the guard by; so does the heartbeat, which
   set_parser gets as its second argument.
 """

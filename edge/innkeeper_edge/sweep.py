@@ -57,7 +57,7 @@ class Sweep:
                     log.info("room %s: a join was not committed in %.0f s", feed.address, JOIN_S)
                     member.close_with(UNAVAILABLE)
                 elif member.is_overfull:
-                    continue  # its socket is not being read
+                    member.heard_at_s = now_s  # it cannot be heard: its socket is not being read
                 elif now_s - member.heard_at_s > _PING_AFTER_S + _PONG_WITHIN_S:
                     member.close_with(SILENT)
                 elif now_s - member.heard_at_s > _PING_AFTER_S:
