@@ -18,7 +18,7 @@ from innkeeper.turn import TRIM_EVERY_BYTES, TRIM_EVERY_COMMITS, TURN_EVENTS, TU
 from innkeeper.wire import InboxEvent, read_inbox_entry
 from innkeeper_workers.activation import Activation
 from innkeeper_workers.starting import Starting
-from innkeeper_workers.suspicion import Suspicion
+from innkeeper_workers.suspicion import CONVICTED, Suspicion
 
 if TYPE_CHECKING:
     from innkeeper.topology import Commands
@@ -231,7 +231,8 @@ class Owner:
         suspicion, convicted = self.suspicion, self._pending[0]
         if await suspicion.convicts():
             self._pending.popleft()
-            self.activation.condemn(convicted, f"its workers died of it, {suspicion.strikes + 1} of them")
+            reason = f"{CONVICTED}, {suspicion.strikes + 1} of them"
+            self.activation.condemn(convicted, self.condemned.pop(convicted.id, reason))
         else:
             await suspicion.begin_trial(lambda: self._committed(even_empty=True, tries=True))
             await self._handle_pending(0.0)

@@ -9,6 +9,9 @@ from innkeeper_workers.deaths import is_storm
 if TYPE_CHECKING:
     from innkeeper_workers.owner import Owner
 
+CONVICTED = "its workers died of it"
+"""How the reason begins for which a convicted event is put aside."""
+
 _STRIKES = 2
 _STRIKES_IN_STORM = 4
 

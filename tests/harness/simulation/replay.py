@@ -9,10 +9,10 @@ import orjson
 from harness.history import Step
 from harness.simulation.record import Accepted
 from harness.simulation.rooms import SURE
+from innkeeper_workers.suspicion import CONVICTED
 
 _MUST_FAIL = ("raise", "wait-raise", "hang")
 _SLOW = ("wait", "wait-raise", "hang")
-_CONVICTED = b"died of it three times"
 
 
 class Replay:
@@ -40,7 +40,7 @@ class Replay:
         self.violations: list[str] = []
         self._names = names
         self._dead = Counter(map(_iseq, dead))
-        self._convicted = {_iseq(entry) for entry in dead if _CONVICTED in entry[b"error"]}
+        self._convicted = {_iseq(entry) for entry in dead if entry[b"error"].startswith(CONVICTED.encode())}
         self._cut_leaves = {(_iseq(entry), entry[b"error"].split(b":")[0].split()[-1].decode()) for entry in dead}
         for iseq, event in enumerate(events, 1):
             if iseq in self._convicted and deaths < 3 and not self._is_slow(event):
