@@ -118,6 +118,9 @@ class Room:
             raise ValueError(f'{cls.__name__}.codec = {cls.codec!r}: "json" or "raw"')
         if not 1 <= cls.message_bytes <= 1_048_576:  # noqa: PLR2004 - the documented hard cap
             raise ValueError(f"{cls.__name__}.message_bytes = {cls.message_bytes}: 1 to 1,048,576")
+        backlog_count: object = cls.backlog_count  # users write what they like
+        if not isinstance(backlog_count, int) or backlog_count < 1:
+            raise ValueError(f"{cls.__name__}.backlog_count = {backlog_count!r}: a whole number from 1")
 
     # --- what the framework calls ---------------------------------------------------------------------------------
     def on_create(self) -> Any:

@@ -69,7 +69,15 @@ def test_a_name_that_makes_no_kind(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"codec": "xml"}, {"codec": None}, {"message_bytes": 0}, {"message_bytes": 1_048_577}]
+    "wrong",
+    [
+        {"codec": "xml"},
+        {"codec": None},
+        {"message_bytes": 0},
+        {"message_bytes": 1_048_577},
+        {"backlog_count": 0},
+        {"backlog_count": 1e4},
+    ],
 )
 def test_limits_out_of_range(wrong: dict[str, Any]) -> None:
     """A codec or a limit that cannot be honoured is refused where the class is written, and named."""
