@@ -146,7 +146,8 @@ class Judge:
             sure = sum("i" in message for message in client.sent)
             accepted = replay.accepted.get(client.name, 0)
             is_open = client.close_code is None
-            sockets.append(Socket(client.name, sure, shown, is_open=is_open, accepted=accepted))
+            is_lossy = client.name in replay.convicted_senders
+            sockets.append(Socket(client.name, sure, shown, is_open=is_open, accepted=accepted, lossy=is_lossy))
         silent = {client.name for client in clients if _NO_LEAVE & set(client.name.split("+"))}
         for violation in check(str(address), sockets, stored):
             # Whose on_leave failed has left without a step of its own: the replay has looked at that.

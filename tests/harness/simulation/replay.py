@@ -28,6 +28,7 @@ class Replay:
         steps: What the room's chronicle must say.
         members: Who must be in, by connection.
         accepted: How many of its sure messages were accepted while it was a member, by name.
+        convicted_senders: Of whom a message was put aside, by name: it killed its workers, or chance did three times.
         violations: Events put aside that should not have been, or the other way round.
     """
 
@@ -37,6 +38,7 @@ class Replay:
         self.steps: list[Step] = []
         self.members: dict[str, str] = {}
         self.accepted: Counter[str] = Counter()
+        self.convicted_senders: set[str] = set()
         self.violations: list[str] = []
         self._names = names
         self._dead = Counter(map(_iseq, dead))
@@ -88,7 +90,10 @@ class Replay:
 
     def _message(self, iseq: int, event: Accepted, message: dict[str, Any], failed: int) -> None:
         do, name = message["do"], self._names[event.connection]
-        if iseq in self._convicted or (do == "wait" and failed == 1):  # time may run out for one that waits
+        if iseq in self._convicted:
+            self.convicted_senders.add(name)
+            return
+        if do == "wait" and failed == 1:  # time may run out for one that waits
             return
         self._expect(iseq, failed, int(do in _MUST_FAIL))
         if do in SURE:
