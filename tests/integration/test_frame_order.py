@@ -21,7 +21,7 @@ MESSAGE_COUNT = 600
 
 
 class SlowEdge:
-    """Takes messages, and counts them as accepted a little later, so that sockets are stopped now and then."""
+    """Takes messages, and counts them as accepted only a moment after the socket had to be stopped."""
 
     def __init__(self, draw: random.Random) -> None:
         self.loop = asyncio.get_running_loop()
@@ -29,6 +29,8 @@ class SlowEdge:
         self.stalls = 0
         self.left = asyncio.Event()
         self._draw = draw
+        self._waiting: list[int] = []
+        self._is_settling = False
 
     async def enter(self, address: Address, member: Member, user: User) -> "SlowEdge":
         """Let everybody in."""
@@ -41,8 +43,17 @@ class SlowEdge:
         del feed, kind
         self.taken.append(bytes(data))
         member.took(len(data))
-        self.stalls += member.is_overfull
-        self.loop.call_later(self._draw.choice((0.0, 0.002, 0.05, 0.1)), member.settled, len(data))
+        self._waiting.append(len(data))
+        if member.is_overfull and not self._is_settling:
+            self.stalls += 1
+            self._is_settling = True
+            self.loop.call_later(self._draw.choice((0.0, 0.001, 0.005)), self._settle, member)
+
+    def _settle(self, member: Member) -> None:
+        self._is_settling = False
+        waiting, self._waiting = self._waiting, []
+        for size_bytes in waiting:
+            member.settled(size_bytes)
 
     def leave(self, feed: object, member: Member) -> None:
         """Note the end."""
