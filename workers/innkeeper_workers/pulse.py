@@ -99,9 +99,10 @@ class Pulse:
     async def say_goodbye(self) -> None:
         """Take this worker out of the registry, after it has given back its rooms; else the others do it."""
         fleet = self._fleet
+        gone = [fleet.incarnation, self._past] if self._past else [fleet.incarnation]
         try:
             await fleet.link.send(
-                (("ZREM", keys.WORKERS, fleet.incarnation), ("DEL", keys.worker_rooms(fleet.incarnation)))
+                [("ZREM", keys.WORKERS, fleet.incarnation), *(("DEL", keys.worker_rooms(name)) for name in gone)]
             )
         except RedisUnavailable as error:
             log.warning("worker %s: not taken out of the registry: %s", fleet.incarnation, error)
