@@ -134,6 +134,34 @@ async def test_in_a_storm_of_deaths_more_is_asked_for(
     assert ("state" in await room.exist()) is not dead
 
 
+@pytest.mark.parametrize("lives", [True, False], ids=["robbed", "dead"])
+async def test_a_worker_that_was_robbed_has_not_died(fleet: Fleet, own_link: Link, lives: bool) -> None:
+    """Where nobody hears its bell a living worker's room is taken: before an event is convicted, heartbeats are awaited."""
+    room = RoomActs(own_link, Address("patient", "robbed"))
+    await own_link.call("ZADD", keys.EDGES, await room.server_ms(), "e1")
+    await room.push(join(), text(data=b'"quick"'))
+    await room.done(await room.own("w-first"), 0, turn_of((await room.ids())[:1], members_set={"c1": ROW}))
+    await room.link.call(*room.delete("lock"))
+    await died(room, tries=True)
+    owner = await room.own("w-robbed")
+    await room.done(owner, int((await room.hash("meta"))["version"]), turn_of(), tries=True)
+    assert (await meta(room, "strikes"), await room.link.call("GET", room.keys.lock)) == (
+        "1", f"w-robbed:{owner.token}".encode(),
+    )  # fmt: skip
+
+    async def beat() -> None:
+        while True:
+            await own_link.call("ZADD", keys.WORKERS, await room.server_ms(), "w-robbed")
+            await asyncio.sleep(0.05 if lives else 3600)
+
+    beating = asyncio.create_task(beat())
+    fleet.consider("patient/robbed")
+    await served(room, 2)
+    assert ("dead" in await room.exist()) is not lives
+    assert ("state" in await room.exist()) is lives
+    beating.cancel()
+
+
 async def test_deaths_are_forgotten(own_link: Link) -> None:
     """What is older than 30 s does not count, and nothing is kept for longer than a minute."""
     for n in range(13):

@@ -5,6 +5,7 @@ import contextlib
 import logging
 import secrets
 from collections.abc import Iterable
+from dataclasses import replace
 
 import orjson
 
@@ -274,7 +275,7 @@ class Fleet:
             answer = await self._ask_claim(address, room, held.lock, own_subscriptions=0)
             if isinstance(answer, Claimed):
                 log.info("room %s: taken over from %s", address, held.lock.decode())
-                return answer
+                return replace(answer, taken_from=held.lock.decode().split(":")[0])
             renewed = not deserted and not woken_again.is_set() and answer.left_ms > held.left_ms / 2
             if answer.lock != held.lock or renewed:
                 return None

@@ -59,7 +59,7 @@ class Owner:
         self.known_iseq = claimed.iseq
         self._is_created = b"created" in meta
         self._shown_bytes = int(meta.get(b"bytes", 0))
-        self.suspicion = Suspicion(self, meta)
+        self.suspicion = Suspicion(self, claimed)
         self.condemned = condemned
         self.confirmed_at_s = asked_at_s
         self.lease_sent_at_s = asked_at_s

@@ -90,7 +90,10 @@ def read_pushed(reply: Reply) -> Pushed:
 
 @dataclass(frozen=True, slots=True)
 class Claimed:
-    """What a new owner starts from; hashes are pairs as Redis holds them."""
+    """What a new owner starts from; hashes are pairs as Redis holds them.
+
+    ``taken_from`` is the worker whose lock still stood there; empty for a room that was free.
+    """
 
     token: str
     meta: dict[bytes, bytes]
@@ -99,6 +102,7 @@ class Claimed:
     timers: dict[bytes, bytes]
     iseq: int
     server_us: int
+    taken_from: str = ""
 
 
 @dataclass(frozen=True, slots=True)
