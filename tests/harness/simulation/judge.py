@@ -157,9 +157,11 @@ class Judge:
     def leftovers(self) -> Iterator[str]:
         """Say what is still there after all processes have ended in good order."""
         # What a dead process's command makes, long after its death, nobody looks for: a set of few bytes.
-        haunted = {
-            role.incarnation for role in (*self.cast.edges, *self.cast.workers) if role in self.cast.network.haunting
-        }
+        roles = (*self.cast.edges, *self.cast.workers)
+        haunted = {role.incarnation for role in roles if role in self.cast.network.haunting}
+        # Nor does anybody look for what one did that had just learnt of its death, and was killed at once.
+        killed = {role.name for role in roles if not role.is_alive}
+        haunted |= {incarnation for incarnation, name in self.record.buried.items() if name in killed}
         for key in self.redis.ask("KEYS", "inn:*"):
             name = key.decode()
             if name.rsplit(":", 1)[-1] in haunted:

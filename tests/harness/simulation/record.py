@@ -57,10 +57,10 @@ class Record:
         self.rooms: defaultdict[str, RoomRecord] = defaultdict(RoomRecord)
         self.bitten: Counter[str] = Counter()
         self.violations: list[str] = []
+        self.buried: dict[str, str] = {}  # incarnations that heard of their death, and their processes
 
     def tap(self, end: ServerEnd, fields: Fields, reply: Any) -> None:
         """Take one command with its reply."""
-        del end
         if fields[0] != b"FCALL":
             return
         act = fields[1].decode().rsplit("_", 1)[0].removeprefix("inn_")
@@ -68,7 +68,10 @@ class Record:
             self.bitten[f"{act} answered {reply.value.split()[0]}"] += 1
             return
         if act == "heartbeat":
-            self.bitten["declared dead"] += reply[0] == 0 and fields[_KEYS_AT + 1] != b"-"  # that one asks for the time
+            incarnation = fields[_KEYS_AT + 1].decode()
+            if reply[0] == 0 and incarnation != "-":  # that one asks for the time
+                self.bitten["declared dead"] += 1
+                self.buried[incarnation] = end.name.split("#")[0]
             return
         handler = getattr(self, f"_{act}", None)
         if handler is not None:
