@@ -136,7 +136,7 @@ async def test_in_a_storm_of_deaths_more_is_asked_for(
 
 @pytest.mark.parametrize("lives", [True, False], ids=["robbed", "dead"])
 async def test_a_worker_that_was_robbed_has_not_died(fleet: Fleet, own_link: Link, lives: bool) -> None:
-    """Where nobody hears its bell a living worker's room is taken: before an event is convicted, heartbeats are awaited."""
+    """Who lost its room because nobody heard its bell is looked for by its heartbeat before an event is convicted."""
     room = RoomActs(own_link, Address("patient", "robbed"))
     await own_link.call("ZADD", keys.EDGES, await room.server_ms(), "e1")
     await room.push(join(), text(data=b'"quick"'))
