@@ -61,10 +61,10 @@ class Suspicion:
         """Return whether the owner before is alive after all: its room was taken because nobody heard its bell.
 
         A claim counts that as a death, because it cannot know better. Waits until a heartbeat of its shows that it
-        lives, or until one is missing.
+        lives, for the time of two.
         """
         fleet, worker = self._owner.fleet, self._taken_from
-        until_s = fleet.loop.time() + fleet.times.heartbeat_dead_ms / 1000
+        until_s = fleet.loop.time() + 2 * fleet.times.heartbeat_ms / 1000
         while fleet.loop.time() < until_s:
             try:
                 beaten_ms = await fleet.link.call("ZSCORE", keys.WORKERS, worker)
