@@ -98,7 +98,7 @@ async def joined(house: House, room: str, name: str = "ann") -> Client:
     return client
 
 
-async def survive(house: House, room: str, deed: str) -> None:
+async def survive(house: House, room: str, deed: str, *, most_after_s: float = 1) -> None:
     """Send a killer and a message behind it; check what R13 asks for."""
     bystanders = Bystanders(house, 4)
     await bystanders.start()
@@ -120,18 +120,18 @@ async def survive(house: House, room: str, deed: str) -> None:
     assert served_s <= 3 * LEASE_S + 1
     if deed not in ("loop", "hold", "block", "eat"):  # those take their time to die
         assert len(died) == 3
-        assert after_s <= 1
+        assert after_s <= most_after_s
     assert pause_s <= 2 * LEASE_S
     assert client.close_code is None
 
 
 async def test_a_killing_event_is_put_aside(house: House) -> None:
     """At most three workers die of it; the next message is served in time; other rooms lose nothing."""
-    await survive(house, "poison/a", "exit")
+    await survive(house, "poison/a", "exit", most_after_s=LEASE_S)  # other tests run beside it
 
 
 @pytest.mark.chaos
-@pytest.mark.parametrize("deed", ["kill", "segfault", "loop", "hold", "block", "eat", "await and exit"])
+@pytest.mark.parametrize("deed", ["exit", "kill", "segfault", "loop", "hold", "block", "eat", "await and exit"])
 async def test_other_killing_events_are_put_aside(house: House, deed: str) -> None:
     """A crash in C, a call that holds the interpreter, a sleep, memory running out: the same."""
     await survive(house, "poison/a", deed)
