@@ -1,6 +1,7 @@
 """The Durable Objects programming model on your own Redis or Valkey."""
 
 from innkeeper.connection import Connection, User
+from innkeeper.dispatch import on
 from innkeeper.errors import InnkeeperError, OutputInvalid, Refused, StateInvalid, StateTooLarge, TurnClosed
 from innkeeper.room import Connections, Event, Room
 
@@ -16,4 +17,5 @@ __all__ = [
     "StateTooLarge",
     "TurnClosed",
     "User",
+    "on",
 ]

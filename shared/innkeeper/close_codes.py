@@ -24,8 +24,11 @@ TOO_BIG = CloseCode(1009, "message too big", False, "a message over the room's l
 RESTARTING = CloseCode(1012, "edge restarting", True, "this edge goes or starts anew; another takes the socket")
 UNAVAILABLE = CloseCode(1013, "try again later", True, "the room could not take the join in time (10 s)")
 REFUSED = CloseCode(4403, "refused", False, "the room's on_connect refused the connection")
-DESTROYED = CloseCode(4404, "room destroyed", False, "the room was destroyed")
+DESTROYED = CloseCode(
+    4404, "room destroyed", False, "the room was destroyed: its state is gone, and a new connection finds a fresh room"
+)
 REPLACED = CloseCode(4409, "replaced", False, "a newer connection of the same session took over")
+FULL = CloseCode(4503, "room full", True, "the room has max_connections members")
 SILENT = CloseCode(4507, "no answer to pings", True, "the client was silent for 30 s, pings included")
 SLOW_READER = CloseCode(4508, "slow reader", True, "more than 1 MiB waited for this socket")
 RESYNC = CloseCode(4512, "resync", True, "history was cut: reconnect, on_connect is the snapshot")
@@ -41,6 +44,7 @@ TABLE: tuple[CloseCode, ...] = (
     REFUSED,
     DESTROYED,
     REPLACED,
+    FULL,
     SILENT,
     SLOW_READER,
     RESYNC,

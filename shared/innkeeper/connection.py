@@ -1,15 +1,17 @@
 """One member of a room, as hooks see it."""
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import orjson
 
 from innkeeper import wire
-from innkeeper.errors import StateTooLarge
+from innkeeper.address import parse_address
+from innkeeper.errors import StateInvalid, StateTooLarge
 from innkeeper.state import encode
 
 if TYPE_CHECKING:
-    from innkeeper.room import RoomContext
+    from innkeeper.context import RoomContext
 
 _ROW_BYTES = 16_384
 _REASON_BYTES = 120  # RFC 6455 leaves 123 for the reason of a close frame
@@ -30,7 +32,7 @@ class Connection:
         user: Who it belongs to.
     """
 
-    __slots__ = ("_context", "_row", "_state", "edge", "id", "join", "session", "user")
+    __slots__ = ("_context", "_row", "_state", "_tags", "edge", "id", "join", "session", "user")
 
     def __init__(
         self, context: "RoomContext", connection_id: str, *, join: int, edge: str, user: User, session: str
@@ -42,6 +44,7 @@ class Connection:
         self.edge = edge
         self.session = session
         self._state: Any = None
+        self._tags: set[str] = set()
         self._row = b""
 
     @property
@@ -56,6 +59,23 @@ class Connection:
         self._context.check_open()
         self._context.touched.add(self)
         self._state = value
+
+    @property
+    def tags(self) -> set[str]:
+        """Its tags: a durable set of text to change in place; see ``broadcast(tags=)`` and ``get_connections(tag)``."""
+        self._context.check_open()
+        self._context.touched.add(self)
+        return self._tags
+
+    @tags.setter
+    def tags(self, tags: Iterable[str]) -> None:
+        self._context.check_open()
+        self._context.touched.add(self)
+        self._tags = set(tags)
+
+    def has_tag(self, tag: str) -> bool:
+        """Return whether it has a tag."""
+        return tag in self._tags
 
     def send(self, value: Any) -> None:
         """Send to this connection alone; takes effect in the commit.
@@ -78,6 +98,17 @@ class Connection:
             raise ValueError(f"close reason of {len(reason.encode())} bytes: at most {_REASON_BYTES}")
         self._context.add(wire.close_output(self.join, code, reason))
 
+    def move(self, target: str) -> None:
+        """Take the socket to another room (``kind/name``) without closing it; takes effect in the commit.
+
+        Here ``on_leave`` follows as for every leave, there the same socket joins. What its client sends meanwhile goes
+        to the other room.
+
+        Raises:
+            InvalidAddress: The target is no address.
+        """
+        self._context.add(wire.move_output(self.join, str(parse_address(target))))
+
     def __repr__(self) -> str:
         return f"<Connection {self.id} {self.user.name!r} in {self._context.address}>"
 
@@ -99,10 +130,15 @@ class Connection:
 
     def undo(self) -> None:
         """Restore the state as stored."""
-        self._state = orjson.loads(self._row)["state"] if self._row else None
+        fields = orjson.loads(self._row) if self._row else {}
+        self._state = fields.get("state")
+        self._tags = set(fields.get("tags", ()))
 
     def to_row(self) -> bytes:
         """Return the row of ``members``: join iseq, edge, session, user, state."""
+        tags = self._tags
+        if any(not isinstance(tag, str) for tag in tags):
+            raise StateInvalid(f"conn.tags of {self.id}: tags are text")
         return encode(
             {
                 "join": self.join,
@@ -110,6 +146,7 @@ class Connection:
                 "session": self.session,
                 "user": list(self.user),
                 "state": self._state,
+                **({"tags": sorted(tags)} if tags else {}),
             },
             f"conn.state of {self.id}",
         )
@@ -127,5 +164,6 @@ class Connection:
             session=fields.get("session", ""),
         )
         connection._state = fields["state"]
+        connection._tags = set(fields.get("tags", ()))
         connection._row = row
         return connection

@@ -1,16 +1,22 @@
 """The class users write: a room, fed one event at a time, the only one allowed to change its state."""
 
+import random
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, Generic, NamedTuple, cast, get_args, get_origin
+
+from typing_extensions import TypeVar
 
 from innkeeper import codec as codecs
 from innkeeper import wire
-from innkeeper.address import KIND_PATTERN, Address
+from innkeeper.address import KIND_PATTERN
 from innkeeper.connection import Connection, User
-from innkeeper.errors import OutputInvalid, TurnClosed
+from innkeeper.context import RoomContext
+from innkeeper.dispatch import Dispatch, find_handlers
 from innkeeper.state import State
-from innkeeper.turn import TURN_OUT_BYTES
+from innkeeper.typed_state import TypedState, field_names
+
+S = TypeVar("S", default=State)
 
 
 class Event(NamedTuple):
@@ -23,7 +29,7 @@ class Event(NamedTuple):
 
 
 class Connections:
-    """All members of a room, in the order they joined; iterate, ``len()``, ``get(id)``."""
+    """Members of a room, in the order they joined; iterate, ``len()``, ``get(id)``."""
 
     def __init__(self, members: Mapping[str, Connection]) -> None:
         self._members = members
@@ -42,51 +48,14 @@ class Connections:
         return self._members.get(connection_id)
 
 
-class RoomContext:
-    """What a room's methods work on: its state, its members, and what the running event has asked for so far."""
-
-    def __init__(self, address: Address, codec_name: str, state: State) -> None:
-        self.address = address
-        self.codec = codec_name
-        self.state = state
-        self.members: dict[str, Connection] = {}
-        self.outputs: list[tuple[bytes, bytes]] = []
-        self.touched: set[Connection] = set()
-        self.sealed = ""
-
-    def check_open(self) -> None:
-        """Raise TurnClosed where the running hook's turn was cut."""
-        if self.sealed:
-            raise TurnClosed(f"room {self.address}: {self.sealed}")
-
-    def add(self, output: tuple[bytes, bytes]) -> None:
-        """Take an output of the running event."""
-        self.check_open()
-        self.outputs.append(output)
-
-    def send(self, value: Any, address: bytes) -> None:
-        """Encode a value and take it as an output to an address."""
-        binary, payload = self._encode(value)
-        self.outputs.append((wire.output_header(binary=binary, address=address), payload))
-
-    def send_to_all(self, value: Any) -> None:
-        """Encode a value and take it as an output to everybody."""
-        binary, payload = self._encode(value)
-        self.outputs.append((wire.BINARY_TO_ALL if binary else wire.TEXT_TO_ALL, payload))
-
-    def _encode(self, value: Any) -> tuple[bool, bytes]:
-        self.check_open()
-        binary, payload = codecs.encode(self.codec, value)
-        if len(payload) > TURN_OUT_BYTES:
-            raise OutputInvalid(f"an output of {len(payload)} bytes: at most {TURN_OUT_BYTES}")
-        return binary, payload
-
-
-class Room:
+class Room(Generic[S]):
     """Subclass it and define the hooks you need; each room name is one live instance, wherever its worker is.
 
     Hooks may be sync or async; a sync hook must not block. What a hook asks for (state, broadcasts, closes) takes
     effect in one commit or, if the hook raises, not at all. Attributes you set yourself live as long as the instance.
+
+    ``class Chat(Room[ChatState])`` makes ``self.state`` an object of that class (a msgspec.Struct, a dataclass or a
+    pydantic model, every field with a default) instead of a mapping.
 
     Attributes:
         kind: The first part of the address; the class's name in lower case unless set.
@@ -94,6 +63,7 @@ class Room:
         message_bytes: The largest message taken from a client (64 KiB; at most 1 MiB).
         backlog_count: Messages and joins that may wait for this room before senders are slowed down.
         state_bytes: The largest state (1 MiB), keys and JSON values together.
+        max_connections: Most members at a time; further ones are closed with 4503. None: no limit.
         handler_s: Seconds an async hook may take before it is cut.
         idle_s: Seconds without events after which the instance is put to sleep; sockets stay.
     """
@@ -103,10 +73,13 @@ class Room:
     message_bytes: ClassVar[int] = 65_536
     backlog_count: ClassVar[int] = 10_000
     state_bytes: ClassVar[int] = 1_048_576
+    max_connections: ClassVar[int | None] = None
     handler_s: ClassVar[float] = 30.0
     idle_s: ClassVar[float] = 10.0
 
     _context: RoomContext
+    _dispatch: ClassVar[Dispatch | None] = None
+    _shape: ClassVar[type[Any] | None] = None
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
@@ -118,9 +91,29 @@ class Room:
             raise ValueError(f'{cls.__name__}.codec = {cls.codec!r}: "json" or "raw"')
         if not 1 <= cls.message_bytes <= 1_048_576:  # noqa: PLR2004 - the documented hard cap
             raise ValueError(f"{cls.__name__}.message_bytes = {cls.message_bytes}: 1 to 1,048,576")
-        backlog_count: object = cls.backlog_count  # users write what they like
-        if not isinstance(backlog_count, int) or backlog_count < 1:
-            raise ValueError(f"{cls.__name__}.backlog_count = {backlog_count!r}: a whole number from 1")
+        cls._check_count("backlog_count", cls.backlog_count)
+        if cls.max_connections is not None:
+            cls._check_count("max_connections", cls.max_connections)
+        cls._dispatch = find_handlers(cls, has_on_message=cls.on_message is not Room.on_message)
+        if cls._dispatch is not None and cls.codec == "raw":
+            raise ValueError(f"{cls.__name__}: @on handlers need the json codec; raw messages have no type")
+        for base in getattr(cls, "__orig_bases__", ()):
+            origin, shapes = get_origin(base), get_args(base)
+            if isinstance(origin, type) and issubclass(origin, Room) and isinstance(shapes[0], type):
+                cls._shape = None if shapes[0] is State else shapes[0]
+                if cls._shape is not None:
+                    field_names(cls._shape)
+
+    @classmethod
+    def _check_count(cls, name: str, value: object) -> None:
+        if not isinstance(value, int) or value < 1:  # users write what they like
+            raise ValueError(f"{cls.__name__}.{name} = {value!r}: a whole number from 1")
+
+    @classmethod
+    def _make_state(cls, stored: Mapping[str, bytes]) -> State | TypedState:
+        if cls._shape is None:
+            return State(stored, cls.state_bytes)
+        return TypedState(cls._shape, stored, cls.state_bytes)
 
     # --- what the framework calls ---------------------------------------------------------------------------------
     def on_create(self) -> Any:
@@ -133,10 +126,13 @@ class Room:
         """Run when a connection joins; raising refuses it (close code 4403), then it was never a member."""
 
     def on_message(self, conn: Connection, message: Any) -> Any:
-        """Run for each message of a member."""
+        """Run for each message of a member that no ``@on`` handler takes."""
 
     def on_leave(self, conn: Connection) -> Any:
         """Run exactly once for each member that is gone, after it was taken out of ``self.connections``."""
+
+    def on_sleep(self) -> Any:
+        """Run before the instance is put away on purpose (idle, or handed over); not where its worker dies."""
 
     def on_error(self, error: Exception, event: Event) -> Any:
         """Run after a hook raised and its event was undone."""
@@ -148,31 +144,73 @@ class Room:
         return self._context.address.name
 
     @property
-    def state(self) -> State:
+    def state(self) -> S:
         """The durable state: a mapping of text to JSON values, written key by key with the commit."""
         self._context.check_open()
-        return self._context.state
+        return cast("S", self._context.state.opened())
 
     @property
     def connections(self) -> Connections:
         """The members."""
         return Connections(self._context.members)
 
-    def broadcast(self, value: Any, *, exclude: Connection | Iterable[Connection] = ()) -> None:
+    def get_connections(self, tag: str | None = None) -> list[Connection]:
+        """Return the members that have a tag, all without one, in the order they joined."""
+        return [conn for conn in self._context.members.values() if tag is None or conn.has_tag(tag)]
+
+    def now(self) -> float:
+        """Return the server's time when the running event was accepted, as Unix seconds.
+
+        A second run of the same event, after its worker died, finds the same time. In ``on_create`` and ``on_start`` it
+        is the time at which this worker took the room, in ``on_sleep`` that of the last event.
+        """
+        return self._context.now_s
+
+    @property
+    def random(self) -> random.Random:
+        """Chance that a second run of the same event finds again. Do not make secrets of it."""
+        return self._context.random
+
+    def new_id(self) -> str:
+        """Return a new id of 32 hex digits; a second run of the same event makes the same ones. It is no secret."""
+        return self._context.new_id()
+
+    def broadcast(
+        self, value: Any, *, exclude: Connection | Iterable[Connection] = (), tags: str | Iterable[str] | None = None
+    ) -> None:
         """Send to all members, in one order that everybody sees; takes effect in the commit.
 
         Args:
             value: What the codec can send.
             exclude: A member, or several, that do not get it.
+            tags: Only members with this tag, or at least one of these.
 
         Raises:
             OutputInvalid: The room's codec cannot send this value.
         """
-        if exclude == ():
-            self._context.send_to_all(value)
-        else:
-            excluded = (exclude,) if isinstance(exclude, Connection) else exclude
-            self._context.send(value, wire.address_all(conn.join for conn in excluded))
+        context = self._context
+        if tags is None and exclude == ():
+            context.send_to_all(value)
+            return
+        excluded = {exclude} if isinstance(exclude, Connection) else set(exclude)
+        if tags is None:
+            context.send(value, wire.address_all(conn.join for conn in excluded))
+            return
+        wanted = {tags} if isinstance(tags, str) else set(tags)
+        chosen = [
+            conn.join
+            for conn in context.members.values()
+            if conn not in excluded and any(conn.has_tag(tag) for tag in wanted)
+        ]
+        context.send(value, wire.address_only(*chosen), is_addressed=bool(chosen))
+
+    def destroy(self) -> None:
+        """End the room with this event: everybody leaves (closed with 4404), state and members are deleted.
+
+        ``on_leave`` runs for every member; what is sent in this event still arrives. A later join finds a fresh room.
+        """
+        self._context.check_open()
+        self._context.is_destroyed = True
 
 
-__all__ = ["Connection", "Connections", "Event", "Room", "RoomContext", "User"]
+__all__ = ["Connection", "Connections", "Event", "Room", "User"]

@@ -79,6 +79,13 @@ class State(MutableMapping[str, Any]):
     def __repr__(self) -> str:
         return f"State({dict(self)!r})"
 
+    def load(self) -> None:
+        """Do nothing: values are read from their bytes when they are looked at."""
+
+    def opened(self) -> "State":
+        """Return what a hook sees, this mapping itself."""
+        return self
+
     @property
     def stored(self) -> Mapping[str, bytes]:
         """The bytes as of the last settled event."""

@@ -113,6 +113,17 @@ class Turn:
             self.members_del.discard(connection)
             self.members_set[connection] = row
 
+    def end_room(self) -> None:
+        """Make this the room's last turn: of its changes only outputs, closed sessions and the outbox stay."""
+        self.state_set.clear()
+        self.state_del.clear()
+        self.members_set.clear()
+        self.members_del.clear()
+        self.timers_set.clear()
+        self.timers_del.clear()
+        self.dead.clear()
+        self.destroy = True
+
     def show(self, outputs: list[tuple[bytes, bytes]]) -> None:
         """Add one event's outputs, in order."""
         self.outputs += outputs
@@ -122,7 +133,12 @@ class Turn:
     @property
     def is_full(self) -> bool:
         """Whether the turn should be committed before the next event."""
-        return len(self.consumed) >= TURN_EVENTS or self.in_bytes >= TURN_IN_BYTES or self.out_bytes >= TURN_OUT_BYTES
+        return (
+            len(self.consumed) >= TURN_EVENTS
+            or self.in_bytes >= TURN_IN_BYTES
+            or self.out_bytes >= TURN_OUT_BYTES
+            or self.destroy
+        )
 
     @property
     def changes_nothing(self) -> bool:

@@ -96,9 +96,9 @@ def address_all(excluded: Iterable[int]) -> bytes:
     return f"-{numbers}".encode() if numbers else b"*"
 
 
-def address_only(join: int) -> bytes:
-    """Return the address of one join."""
-    return b"+%d" % join
+def address_only(*joins: int) -> bytes:
+    """Return the address of these joins, of one at least."""
+    return b"+" + b",".join([b"%d" % join for join in joins])
 
 
 def output_header(*, binary: bool, address: bytes) -> bytes:
@@ -109,6 +109,11 @@ def output_header(*, binary: bool, address: bytes) -> bytes:
 def join_output(join: int, connection: bytes) -> tuple[bytes, bytes]:
     """Return the mark from which on a connection receives."""
     return b"join %d %b" % (join, connection), b""
+
+
+def move_output(join: int, target: str) -> tuple[bytes, bytes]:
+    """Return the order to take the socket of one join to another room, ``kind/name``."""
+    return b"move +%d" % join, target.encode()
 
 
 def close_output(join: int, code: int, reason: str) -> tuple[bytes, bytes]:

@@ -5,11 +5,11 @@ from typing import Any
 import orjson
 
 from innkeeper import Room
+from innkeeper.activation import Activation
 from innkeeper.address import Address
 from innkeeper.functions import Claimed
 from innkeeper.turn import Turn
 from innkeeper.wire import InboxEvent
-from innkeeper_workers.activation import Activation
 
 
 class Stage:
@@ -79,7 +79,7 @@ class Stage:
 
 def take_turn(activation: Activation) -> Turn:
     """Return an activation's turn so far and start another, as a commit would."""
-    turn, activation.turn = activation.turn, Turn()
+    turn, activation._hooks.turn = activation.turn, Turn()
     return turn
 
 

@@ -7,6 +7,7 @@ from collections.abc import Awaitable
 from typing import TYPE_CHECKING
 
 from innkeeper import functions
+from innkeeper.activation import Activation
 from innkeeper.address import Address
 from innkeeper.channel import Command, Reply
 from innkeeper.errors import FunctionMissing, LeaseLost, RedisReplied, RedisUnavailable
@@ -16,7 +17,6 @@ from innkeeper.lease import RESUME_WINDOW_MS
 from innkeeper.room import Room
 from innkeeper.turn import TRIM_EVERY_BYTES, TRIM_EVERY_COMMITS, TURN_EVENTS, TURN_OUT_BYTES, RecentOutputs
 from innkeeper.wire import InboxEvent, read_inbox_entry
-from innkeeper_workers.activation import Activation
 from innkeeper_workers.starting import Starting
 from innkeeper_workers.suspicion import CONVICTED, Suspicion
 
@@ -58,6 +58,7 @@ class Owner:
         self.last_id = meta.get(b"last", b"0-0")
         self.known_iseq = claimed.iseq
         self._is_created = b"created" in meta
+        self._is_destroyed = False
         self._shown_bytes = int(meta.get(b"bytes", 0))
         self.suspicion = Suspicion(self, claimed)
         self.condemned = condemned
@@ -315,6 +316,8 @@ class Owner:
         )
         self._is_created = (created or self._is_created) and not turn.destroy
         self._shown_bytes = turn.out_bytes + (0 if turn.destroy else self._shown_bytes)
+        if turn.destroy:  # whatever comes now wants a fresh room: claim it anew
+            self._is_destroyed, self.leaving = True, "handover"
         if self.suspicion.marked_iseq and turn.consumed:
             self.suspicion.committed(turn.consumed[-1])
         turn.clear()
@@ -344,6 +347,9 @@ class Owner:
             await self._in_flight
             self._in_flight = None
         why = self.leaving
+        if self.activation.runs_hook_at_sleep and not self._is_destroyed:
+            await self._put_to_sleep()
+            why = "handover"  # an instance that has run on_sleep is not used any more
         self._has_news = False
         reply = await self._ask(
             functions.release(
@@ -362,6 +368,14 @@ class Owner:
             self._must_read = True
             return False
         return True
+
+    async def _put_to_sleep(self) -> None:
+        try:
+            async with asyncio.timeout(self.room_class.handler_s):
+                await self.activation.sleep()
+        except TimeoutError:
+            log.warning("room %s: on_sleep took longer than %g s, cut", self.address, self.room_class.handler_s)
+        await self._committed()
 
     async def _ask(self, command: Command, link: "Commands | None" = None) -> Reply:
         """Send a command, again and unchanged while there is no answer; an error reply raises."""

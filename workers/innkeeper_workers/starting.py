@@ -5,8 +5,8 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Protocol
 
+from innkeeper.activation import text_of
 from innkeeper.channel import Command, Reply
-from innkeeper_workers.activation import text_of
 
 if TYPE_CHECKING:
     from innkeeper_workers.owner import Owner

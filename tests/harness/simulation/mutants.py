@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 
 from innkeeper import functions
+from innkeeper.activation.hooks import Hooks
 from innkeeper.errors import RedisReplied, RedisUnavailable
 from innkeeper.functions import Committed
 from innkeeper_edge.chain import Chain, Verdict
 from innkeeper_edge.edge import Edge
 from innkeeper_edge.feed import Feed
 from innkeeper_edge.ingress import Ingress, _drop
-from innkeeper_workers.activation import Activation
 from innkeeper_workers.owner import Owner
 from innkeeper_workers.pulse import Pulse
 
@@ -139,7 +139,7 @@ def worker_takes_silence_for_yes(patch: pytest.MonkeyPatch) -> None:
 
 def worker_keeps_what_failed(patch: pytest.MonkeyPatch) -> None:
     """What a hook did before it raised is not undone."""
-    patch.setattr(Activation, "_undo", _nothing)
+    patch.setattr(Hooks, "undo", _nothing)
 
 
 def worker_lets_dead_edges_be(patch: pytest.MonkeyPatch) -> None:

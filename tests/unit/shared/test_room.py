@@ -7,7 +7,7 @@ import pytest
 from innkeeper import Connection, OutputInvalid, Room, StateInvalid, StateTooLarge, TurnClosed
 from innkeeper.address import Address
 from innkeeper.connection import User
-from innkeeper.room import RoomContext
+from innkeeper.context import RoomContext
 from innkeeper.state import State
 
 

@@ -81,7 +81,7 @@ FAILURES = [
 
 def state_of(stage: Stage) -> dict[str, Any]:
     """Return the state as a handler sees it."""
-    return deepcopy(dict(stage.activation.context.state))
+    return deepcopy(dict(stage.activation.room.state))
 
 
 @pytest.mark.parametrize(("how", "error"), FAILURES)

@@ -1,0 +1,221 @@
+"""Runs a room's hooks: what one does is settled into the turn or, where it raises, undone and recorded."""
+
+import asyncio
+import inspect
+import logging
+import traceback
+from collections.abc import Awaitable, Callable, Generator
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from innkeeper import wire
+from innkeeper.errors import InnkeeperError
+from innkeeper.room import Event
+from innkeeper.turn import Turn, dead_event
+
+if TYPE_CHECKING:
+    from innkeeper.connection import Connection
+    from innkeeper.context import RoomContext
+    from innkeeper.room import Room
+    from innkeeper.wire import InboxEvent
+
+log = logging.getLogger("innkeeper.worker")
+
+_TRACE_LINES = 50
+
+
+class Hooks:
+    """The hooks of one room object, and the turn that what they do goes into.
+
+    Attributes:
+        turn: What has changed since the last commit.
+        is_partial: Whether the turn holds part of an event that has not ended: then it must not be committed yet.
+        room: The room object; there is one from a successful start on.
+
+    Args:
+        context: What the room's methods work on.
+        on_suspend: Called when a hook first waits for something: what earlier events did may go out now.
+        on_resume: Called when that hook has ended.
+    """
+
+    def __init__(
+        self, context: "RoomContext", *, on_suspend: Callable[[], None], on_resume: Callable[[], None]
+    ) -> None:
+        self.context = context
+        self.turn = Turn()
+        self.is_partial = False
+        self.room: Room | None = None
+        self._on_suspend = on_suspend
+        self._on_resume = on_resume
+
+    # --- running --------------------------------------------------------------------------------------------------
+    def run_for(
+        self, event: "InboxEvent", connection: "Connection | None", hook: Callable[..., Any], *arguments: Any
+    ) -> Awaitable[None] | None:
+        """Run a hook for an event; return what is left to await: an async hook, or what follows a failure."""
+        try:
+            result = hook(*arguments)
+            if result is not None:
+                return self._finish_for(event, connection, result)
+            self.settle()
+        except BaseException as raised:  # noqa: BLE001 - a user's hook may raise anything
+            return self.failed(event, connection, contained(raised))
+        return None
+
+    async def _finish_for(self, event: "InboxEvent", connection: "Connection | None", result: Any) -> None:
+        try:
+            await self._finish(result)
+            self.settle()
+        except BaseException as raised:  # noqa: BLE001 - as above
+            await self.failed(event, connection, contained(raised))
+
+    async def run(self, hook: Callable[..., Any], *arguments: Any) -> Any:
+        """Run a hook to its end and return what it returned; nothing is settled."""
+        result = hook(*arguments)
+        return result if result is None else await self._finish(result)
+
+    async def _finish(self, result: Any) -> Any:
+        if not inspect.isawaitable(result):
+            return result
+        try:
+            return await _Watched(result, self._on_suspend, self._on_resume)
+        except asyncio.CancelledError as error:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise
+            # Not this task was cancelled but something that the hook waited for: that is a failure like any other.
+            raise RuntimeError("the hook waited for something that was cancelled") from error
+
+    # --- what it did ----------------------------------------------------------------------------------------------
+    def settle(self) -> None:
+        """Take what the hook did into the turn.
+
+        Raises:
+            StateInvalid: Something cannot be stored; nothing was taken, call :meth:`undo`.
+        """
+        context = self.context
+        self.is_partial = True
+        if context.touched or context.state.is_touched:
+            self._settle_state()
+        if context.outputs:
+            self.turn.show(context.outputs)
+            context.outputs = []
+        if context.outbox:
+            self.turn.outbox += context.outbox
+            context.outbox = []
+
+    def _settle_state(self) -> None:
+        context = self.context
+        # Whatever may fail comes first; only then is anything taken as stored.
+        rows = [(conn, conn.changed_row()) for conn in context.touched if conn.id in context.members]
+        changed, deleted = context.state.settle()
+        for conn, row in rows:
+            if row is not None:
+                conn.settle(row)
+                self.turn.change_member(conn.id, row)
+        context.touched.clear()
+        if changed or deleted:
+            self.turn.change_state(changed, deleted)
+
+    def undo(self) -> None:
+        """Forget what the hook did."""
+        context = self.context
+        context.state.undo()
+        for connection in context.touched:
+            connection.undo()
+        context.touched.clear()
+        context.outputs = []
+        context.outbox = []
+        context.is_destroyed = False
+
+    # --- failures -------------------------------------------------------------------------------------------------
+    async def failed(self, event: "InboxEvent", connection: "Connection | None", error: Exception) -> None:
+        """Undo an event whose hook raised, put it aside, and tell its sender and the room."""
+        self.undo()
+        self.is_partial = True
+        self.record(event, error)
+        if connection is not None and connection.id in self.context.members:
+            self.tell(connection, "handler_failed")
+        await self.tell_room(event, connection, error)
+
+    def record(self, event: "InboxEvent", error: Exception) -> None:
+        """Put an event aside because of an error."""
+        lines = traceback.format_exception(error)
+        log.warning("room %s: event %s failed and was undone", self.context.address, event.id.decode(), exc_info=error)
+        what = text_of(error) if isinstance(error, InnkeeperError) else f"{type(error).__name__}: {text_of(error)}"
+        self.turn.dead.append(dead_event(event, what, "".join(lines[-_TRACE_LINES:])))
+
+    def tell(self, connection: "Connection", code: str, **details: Any) -> None:
+        """Send an error frame to one member (json rooms only)."""
+        if self.context.codec == "json":
+            header = wire.output_header(binary=False, address=wire.address_only(connection.join))
+            self.turn.show([(header, orjson.dumps({"error": code, **details}))])
+
+    async def tell_room(self, event: "InboxEvent", connection: "Connection | None", error: Exception) -> None:
+        """Run on_error; what it raises itself is only logged."""
+        assert self.room is not None  # noqa: S101 - no event comes before the start
+        seen = Event(event.id.decode(), event.kind.decode(), connection, event.data)
+        try:
+            await self.run(self.room.on_error, error, seen)
+            self.settle()
+        except BaseException as raised:
+            second = contained(raised)
+            self.undo()
+            log.warning("room %s: on_error failed too", self.context.address, exc_info=second)
+
+
+def contained(error: BaseException) -> Exception:
+    """Return what a hook raised as a failure of this hook alone, ``sys.exit()`` included.
+
+    Raises:
+        MemoryError: The worker must end.
+        CancelledError: The room was lost or its hook was cut.
+        GeneratorExit: The interpreter ends.
+    """
+    task = asyncio.current_task()
+    is_cut = isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling()
+    if is_cut or isinstance(error, MemoryError | GeneratorExit):
+        raise error
+    if isinstance(error, Exception):
+        return error
+    failure = RuntimeError(f"the hook raised {type(error).__name__}: {text_of(error)}".rstrip(": "))
+    failure.__cause__ = error
+    return failure
+
+
+def text_of(error: BaseException) -> str:
+    """Return an exception's text, also of one whose own code for that fails."""
+    try:
+        return str(error)
+    except Exception:  # noqa: BLE001 - a user's class may do anything
+        return "(its text cannot be shown)"
+
+
+class _Watched:
+    """Await something, and tell when it first waits and when it has ended after that."""
+
+    def __init__(self, inner: Awaitable[Any], on_suspend: Callable[[], None], on_resume: Callable[[], None]) -> None:
+        self._inner = inner
+        self._on_suspend = on_suspend
+        self._on_resume = on_resume
+
+    def __await__(self) -> Generator[Any, Any, Any]:
+        steps = self._inner.__await__()
+        try:
+            waiting = next(steps)
+        except StopIteration as stop:
+            return stop.value
+        self._on_suspend()
+        try:
+            while True:
+                try:
+                    sent = yield waiting
+                except BaseException as error:  # noqa: BLE001 - passed on into the hook, cancellation too
+                    waiting = steps.throw(error)
+                else:
+                    waiting = steps.send(sent)
+        except StopIteration as stop:
+            return stop.value
+        finally:
+            self._on_resume()

@@ -1,0 +1,187 @@
+"""A room object with what its hooks have changed since the last commit."""
+
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from typing import TYPE_CHECKING
+
+import orjson
+
+from innkeeper import wire
+from innkeeper.activation.hooks import Hooks, contained
+from innkeeper.activation.membership import Membership
+from innkeeper.context import RoomContext
+from innkeeper.room import Room
+from innkeeper.turn import Turn, dead_event
+
+if TYPE_CHECKING:
+    from innkeeper.address import Address
+    from innkeeper.functions import Claimed
+    from innkeeper.wire import InboxEvent
+
+log = logging.getLogger("innkeeper.worker")
+
+_MESSAGES = (b"text", b"binary")
+
+
+class Activation:
+    """One live instance of a room.
+
+    Args:
+        address: The room.
+        room_class: The user's class.
+        claimed: What the claim answered.
+        on_suspend: Called when a hook first waits for something: what earlier events did may go out now.
+        on_resume: Called when that hook has ended.
+        condemned: Members, by connection id, whose ``on_leave`` is not run again, and why.
+    """
+
+    def __init__(
+        self,
+        address: "Address",
+        room_class: type[Room],
+        claimed: "Claimed",
+        *,
+        on_suspend: Callable[[], None],
+        on_resume: Callable[[], None],
+        condemned: Mapping[bytes, str] | None = None,
+    ) -> None:
+        stored = {key.decode(): data for key, data in claimed.state.items()}
+        state = room_class._make_state(stored)  # noqa: SLF001 - the framework's side of Room
+        self.context = RoomContext(address, room_class.codec, state, moment=b"0-%d" % claimed.server_us)
+        self._hooks = Hooks(self.context, on_suspend=on_suspend, on_resume=on_resume)
+        self._membership = Membership(self._hooks, room_class, condemned or {})
+        self._membership.load(claimed.members)
+        self._room_class = room_class
+        self._created = b"created" in claimed.meta
+        # Messages go another way, see handle.
+        self._kinds: dict[bytes, Callable[[InboxEvent], Awaitable[None]]] = {
+            b"join": self._membership.join,
+            b"leave": self._membership.leave,
+            b"edge-gone": self._membership.edge_gone,
+        }
+
+    @property
+    def turn(self) -> Turn:
+        """What has changed since the last commit."""
+        return self._hooks.turn
+
+    @property
+    def is_partial(self) -> bool:
+        """Whether the turn holds part of an event that has not ended: then it must not be committed yet."""
+        return self._hooks.is_partial
+
+    @property
+    def leaving(self) -> str:
+        """The member whose on_leave is running, by connection id; empty where none is."""
+        return self._membership.leaving
+
+    @property
+    def void_count(self) -> int:
+        """How many events reached no hook because their connection was no member."""
+        return self._membership.void_count
+
+    @property
+    def room(self) -> Room:
+        """The room object; there is one from a successful start on."""
+        assert self._hooks.room is not None  # noqa: S101 - start() comes first
+        return self._hooks.room
+
+    async def start(self) -> None:
+        """Make the room object and run on_create (first time ever) and on_start.
+
+        Raises:
+            Exception: Whatever the hooks raise; then nothing of them counts.
+        """
+        hooks = self._hooks
+        room = self._room_class()
+        room._context = self.context  # noqa: SLF001 - the framework's side of Room
+        hooks.room = room
+        try:
+            self.context.state.load()
+            if not self._created:
+                await hooks.run(room.on_create)
+            await hooks.run(room.on_start)
+            hooks.settle()
+        except BaseException as raised:  # noqa: BLE001 - a user's hook may raise anything
+            hooks.undo()
+            error = contained(raised)
+            raise error from error.__cause__
+        finally:
+            hooks.is_partial = False
+        self._created = True
+
+    async def sleep(self) -> None:
+        """Run on_sleep before the instance is put away; what it raises is logged, and nothing of it counts."""
+        hooks = self._hooks
+        try:
+            await hooks.run(self.room.on_sleep)
+            hooks.settle()
+        except BaseException as raised:
+            error = contained(raised)
+            hooks.undo()
+            log.warning("room %s: on_sleep failed", self.context.address, exc_info=error)
+        finally:
+            hooks.is_partial = False
+
+    @property
+    def runs_hooks_at_start(self) -> bool:
+        """Whether :meth:`start` runs code of the user's."""
+        cls = self._room_class
+        return any(getattr(cls, name) is not getattr(Room, name) for name in ("__init__", "on_create", "on_start"))
+
+    @property
+    def runs_hook_at_sleep(self) -> bool:
+        """Whether :meth:`sleep` runs code of the user's."""
+        return self._room_class.on_sleep is not Room.on_sleep
+
+    def handle(self, event: "InboxEvent") -> Awaitable[None] | None:
+        """Run one event; whatever its hooks raise is undone and recorded, so it always counts as consumed.
+
+        Returns what is left to await, None where the event is done: messages to sync hooks cost no coroutine.
+        """
+        self.context.moment = event.id
+        rest = self._membership.message(event) if event.kind in _MESSAGES else self._rare(event)
+        if rest is not None or self.context.is_destroyed:
+            return self._consumed(event, rest)
+        self._hooks.turn.consume(event)
+        self._hooks.is_partial = False
+        return None
+
+    async def _consumed(self, event: "InboxEvent", rest: Awaitable[None] | None) -> None:
+        if rest is not None:
+            await rest
+        if self.context.is_destroyed:
+            await self._destroyed(event)
+        self._hooks.turn.consume(event)
+        self._hooks.is_partial = False
+
+    async def _rare(self, event: "InboxEvent") -> None:
+        handle = self._kinds.get(event.kind)
+        if handle is None:
+            self._membership.void_count += 1
+        else:
+            await handle(event)
+
+    async def _destroyed(self, event: "InboxEvent") -> None:
+        """End the room with this event; it also ends the turn, and the room object is not used any more."""
+        await self._membership.end(event)
+        self._hooks.turn.end_room()
+        self.context.is_destroyed = False
+
+    def condemn(self, event: "InboxEvent", reason: str) -> None:
+        """Put an event aside without running it: it never ended, or it killed its workers."""
+        log.error("room %s: event %s put aside: %s", self.context.address, event.id.decode(), reason)
+        turn = self._hooks.turn
+        turn.dead.append(dead_event(event, reason))
+        self._membership.condemn(event)
+        turn.consume(event)
+        self._hooks.is_partial = False
+
+    def seal(self, reason: str) -> None:
+        """Make every later call of the running hook raise TurnClosed."""
+        self.context.sealed = reason
+
+    def tell_all(self, error: str) -> None:
+        """Send an error frame to all members (json rooms only)."""
+        if self.context.codec == "json":
+            self.turn.show([(wire.TEXT_TO_ALL, orjson.dumps({"error": error}))])
