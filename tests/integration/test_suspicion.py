@@ -16,6 +16,7 @@ from innkeeper.redis_client import Link, connector
 from innkeeper_workers import starting
 from innkeeper_workers.deaths import is_storm, note_death
 from innkeeper_workers.fleet import Fleet
+from innkeeper_workers.pulse import Pulse
 
 ROW = b'{"join":1,"edge":"e1","session":"","user":["u","u"],"state":null}'
 
@@ -171,6 +172,21 @@ async def test_deaths_are_forgotten(own_link: Link) -> None:
     await note_death(own_link, "w-last", now_ms=1_061_000)
     assert await own_link.call("ZRANGE", keys.DEATHS, 0, -1) == [b"w-last"]
     assert 0 < await own_link.call("PTTL", keys.DEATHS) <= 60_000
+
+
+async def test_a_long_pause_of_redis_speaks_for_the_event(fleet: Fleet, own_link: Link) -> None:
+    """A worker that was out of touch with Redis for longer than a lease says so; for 30 s that counts as a storm."""
+    pulse = Pulse(fleet)
+    await pulse._beat()
+    clock = pulse._clocks[keys.WORKERS]
+    clock.now_ms -= 1_500
+    await pulse._beat()
+    assert not await is_storm(own_link, now_ms=clock.now_ms)
+    clock.now_ms -= 2_500
+    await pulse._beat()
+    assert await own_link.call("ZRANGE", keys.DEATHS, 0, -1) == [f"~{fleet.incarnation}".encode()]
+    assert await is_storm(own_link, now_ms=clock.now_ms + 29_000)
+    assert not await is_storm(own_link, now_ms=clock.now_ms + 31_000)
 
 
 async def test_few_rooms_are_tried_at_once(fleet: Fleet, own_link: Link) -> None:

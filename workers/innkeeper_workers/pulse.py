@@ -10,7 +10,7 @@ from innkeeper.address import Address, parse_address
 from innkeeper.errors import FunctionMissing, RedisReplied, RedisUnavailable
 from innkeeper.keys import room_keys
 from innkeeper.topology import by_lane
-from innkeeper_workers.deaths import note_death
+from innkeeper_workers.deaths import note_death, note_pause
 from innkeeper_workers.fleet import new_incarnation
 from innkeeper_workers.sweep import has_backlog
 
@@ -33,12 +33,14 @@ class _Clock:
         self.now_ms = 0
         self.steady_since_ms = 0
 
-    def read(self, now_ms: int, pause_ms: int) -> None:
-        """Take what the server said; a pause longer than that begins a new steady time."""
-        if now_ms - self.now_ms > pause_ms:
+    def read(self, now_ms: int, pause_ms: int) -> int:
+        """Take what the server said, and return ms since then; a pause longer than that begins a new steady time."""
+        since_ms = now_ms - self.now_ms if self.now_ms else 0
+        if since_ms > pause_ms or not self.now_ms:
             # Redis was away (or this worker was): the others' heartbeats could not come either, give them time.
             self.steady_since_ms = now_ms
         self.now_ms = now_ms
+        return since_ms
 
     def is_steady(self, for_ms: int) -> bool:
         """Return whether it has been read without a pause for that long."""
@@ -116,10 +118,12 @@ class Pulse:
             commands += self._index()
         reply = await fleet.link.send(commands)
         alive, now_ms = functions.read_heartbeat(reply[0])
-        self._clocks[keys.WORKERS].read(now_ms, fleet.times.heartbeat_dead_ms)
+        since_ms = self._clocks[keys.WORKERS].read(now_ms, fleet.times.heartbeat_dead_ms)
         fleet.redis_time_ms = now_ms
         self._first, self._past = False, ""
         fleet.is_registered = alive
+        if since_ms > fleet.times.lease_ms:
+            await note_pause(fleet.link, fleet.incarnation, now_ms=now_ms)
         if not alive:
             self._past, fleet.incarnation = fleet.incarnation, new_incarnation()
             log.warning("worker %s was declared dead, taking a new incarnation", self._past)
