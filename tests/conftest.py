@@ -7,6 +7,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from harness.acts import Listener, RoomActs
+from harness.node import node_program
 from harness.valkey import Valkey
 from innkeeper.address import Address
 from innkeeper.functions.library import load_library
@@ -23,6 +24,12 @@ def valkey() -> Iterator[Valkey]:
     server = Valkey()
     yield server
     server.stop()
+
+
+@pytest.fixture(scope="session")
+def node() -> str:
+    """The node program, with the packages of others' clients."""
+    return node_program()
 
 
 @pytest.fixture

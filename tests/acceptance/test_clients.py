@@ -1,8 +1,6 @@
 """Clients of others, unmodified: the websockets command line and PartySocket."""
 
 import asyncio
-import shutil
-import subprocess
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -10,8 +8,7 @@ from pathlib import Path
 import pytest
 
 from harness.house import House, until
-
-NODE = Path(__file__).parents[1] / "node"
+from harness.node import NODE
 
 
 @pytest.fixture
@@ -19,17 +16,6 @@ async def house(tmp_path: Path) -> AsyncIterator[House]:
     """One edge and one worker on a private Valkey."""
     async with House(tmp_path, edges=1, workers=1) as running:
         yield running
-
-
-@pytest.fixture(scope="session")
-def node() -> str:
-    """Return the node program, with PartySocket installed beside the script."""
-    program, npm = shutil.which("node"), shutil.which("npm")
-    if program is None or npm is None:
-        pytest.skip("Node is not installed: PartySocket needs it")
-    if not (NODE / "node_modules" / "partysocket").exists():
-        subprocess.run([npm, "install", "--silent"], cwd=NODE, check=True, timeout=120)
-    return program
 
 
 async def test_websockets_command_line(house: House) -> None:
