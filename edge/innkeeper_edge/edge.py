@@ -87,10 +87,15 @@ class Edge:
 
     def spawn(self, work: Coroutine[Any, Any, Any]) -> None:
         """Run something beside; its failure is logged."""
+        _ = self.start(work)
+
+    def start(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+        """Run something beside, and return its task; its failure is logged."""
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         task.add_done_callback(_report)
+        return task
 
     def backlog_count(self, kind: str) -> int:
         """Return how many messages and joins may wait in a room of this kind."""
@@ -134,6 +139,7 @@ class Edge:
             self._withdraw(feed, member)
             raise
         member.pushed = True
+        member.user = user
         self.thrift.count()
         self.ingress.add(feed, PushEvent("join", member.id, orjson.dumps({"user": list(user)})), member)
         return feed
@@ -153,6 +159,9 @@ class Edge:
         """Queue the leave of a socket that is gone; what it sent before comes before it."""
         if member.pushed:
             self.ingress.add(feed, PushEvent("leave", member.id, b""), member)
+            member.pushed = False
+        else:
+            member.leave_settled()
         self._withdraw(feed, member)
 
     def _withdraw(self, feed: Feed, member: Member) -> None:

@@ -80,6 +80,11 @@ class Fanout:
             if named is not None:
                 self._write(touched)
                 named.close(*read_close(body))
+        elif verb == b"move":
+            mover = self.live.pop(int(rest[1:]), None)
+            if mover is not None:
+                self._write(touched)
+                mover.move(body.decode())
         else:
             log.warning("an output this edge does not know: %s", header.decode(errors="replace"))
 

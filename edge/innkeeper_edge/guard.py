@@ -109,6 +109,11 @@ class FrameGuard:
         self._discarding = False
         self._in_close = False  # the frame being dropped is the peer's close
 
+    def lower_limit(self, max_message_bytes: int) -> None:
+        """Take no larger messages than this from now on, nor than before."""
+        self._max_message_bytes = min(self._max_message_bytes, max_message_bytes)
+        self._small_bytes = _MASKED_HEADER_BYTES + min(_LENGTH_16 - 1, self._max_message_bytes)
+
     def feed_data(self, data: bytes) -> tuple[bool, bytes]:
         """Check what came from the client and pass it on; called by aiohttp's connection.
 

@@ -87,6 +87,11 @@ class GuardedSocket:
         if self._guard is not None and self.closing_code is None:
             self._guard.taker = taker
 
+    def lower_limit(self, max_message_bytes: int) -> None:
+        """Take no larger messages than this from now on, nor than before."""
+        if self._guard is not None:
+            self._guard.lower_limit(max_message_bytes)
+
     def guard(self, reader: FrameReader, *, max_message_bytes: int) -> FrameGuard:
         """Return the guard of this socket in front of its reader."""
         self._guard = FrameGuard(reader, self, max_message_bytes=max_message_bytes)

@@ -273,5 +273,9 @@ def _gone(batch: list[Queued], letters: str) -> set[str]:
 def _drop(batch: list[Queued]) -> None:
     """Stop counting messages as waiting: they were accepted, or their sender is gone."""
     for event, member in batch:
-        if member is not None and event.kind in ("text", "binary"):
+        if member is None:
+            continue
+        if event.kind in ("text", "binary"):
             member.settled(len(event.data))
+        elif event.kind == "leave":
+            member.leave_settled()

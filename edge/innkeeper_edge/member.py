@@ -6,8 +6,10 @@ import secrets
 from typing import TYPE_CHECKING
 
 from innkeeper.close_codes import INVALID_UTF8, SLOW_READER, CloseCode
+from innkeeper.connection import User
 from innkeeper_edge.guard import is_utf8
 from innkeeper_edge.guarded_socket import GuardedSocket
+from innkeeper_edge.move import move
 
 if TYPE_CHECKING:
     from innkeeper_edge.edge import Edge
@@ -19,6 +21,7 @@ QUEUE_BYTES = 1_048_576
 PENDING_COUNT = 64
 PENDING_BYTES = 262_144
 _PING = b"\x89\x00"
+_UNKNOWN = User("", "")
 
 
 class Member:
@@ -28,6 +31,7 @@ class Member:
         entered_at_s: When it was opened, by the loop's clock.
         heard_at_s: When its client was last heard of.
         join: The iseq of its join once that was committed; 0 before: then it receives nothing.
+        user: Whose it is, once it has entered a room.
         waiting_count: Messages taken from the socket and not yet accepted by the room.
     """
 
@@ -35,6 +39,8 @@ class Member:
         "_drained",
         "_edge",
         "_feed",
+        "_leave",
+        "_mover",
         "_socket",
         "_transport",
         "entered_at_s",
@@ -44,12 +50,14 @@ class Member:
         "left",
         "outgoing",
         "pushed",
+        "user",
         "waiting_bytes",
         "waiting_count",
     )
 
     def __init__(self, socket: GuardedSocket, transport: asyncio.WriteTransport, now_s: float) -> None:
         self.id = f"c-{secrets.token_hex(6)}"
+        self.user = _UNKNOWN
         self.join = 0
         self.left = False
         self.pushed = False
@@ -62,19 +70,57 @@ class Member:
         self._drained: asyncio.Future[None] | None = None
         self._edge: Edge | None = None
         self._feed: Feed | None = None
+        self._mover: asyncio.Task[None] | None = None
+        self._leave: asyncio.Future[None] | None = None
 
     def entered(self, edge: "Edge", feed: "Feed") -> None:
-        """Note where its messages go."""
+        """Note where its messages go; reading goes on where it was on its way from another room."""
         self._edge, self._feed = edge, feed
+        self._mover = None
+        self._go_on()
+
+    # --- from room to room ----------------------------------------------------------------------------------------
+    def move(self, target: str) -> None:
+        """Leave this room and join another, ``kind/name``; until it is there nothing is read from the socket."""
+        edge, feed = self._edge, self._feed
+        if edge is None or feed is None or self.closing:
+            return
+        self._socket.hand_to(None)
+        self._feed = None
+        self._mover = edge.start(move(edge, self, feed, target))
+
+    def expect_leave(self) -> "asyncio.Future[None]":
+        """Return what is done when the room has accepted the leave."""
+        self._leave = asyncio.get_running_loop().create_future()
+        return self._leave
+
+    def leave_settled(self) -> None:
+        """Hear that its leave was accepted, or counts no more."""
+        if self._leave is not None and not self._leave.done():
+            self._leave.set_result(None)
+
+    def begin_again(self, now_s: float, *, max_message_bytes: int) -> None:
+        """Be as new, for another room, whose messages may be smaller."""
+        self.join, self.left, self.entered_at_s = 0, False, now_s
+        self._socket.lower_limit(max_message_bytes)
+
+    def gone(self) -> None:
+        """Leave wherever it is: its socket is gone."""
+        if self._mover is not None:
+            self._mover.cancel()
+        elif self._edge is not None and self._feed is not None:
+            self._edge.leave(self._feed, self)
+
+    # --- what comes and goes --------------------------------------------------------------------------------------
 
     def take(self, payload: bytes, *, is_text: bool) -> bool:
         """Take a message of its client; return whether the next may follow at once. Invalid UTF-8 closes with 1007."""
         edge, feed = self._edge, self._feed
-        assert edge is not None and feed is not None  # noqa: S101, PT018 - nothing is read before it has entered
+        assert edge is not None  # noqa: S101 - nothing is read before it has entered
         self.heard_at_s = edge.loop.time()
         if is_text and not is_utf8(payload):
             self.close_with(INVALID_UTF8)
-        elif not self.closing:
+        elif feed is not None and not self.closing:
             edge.take(feed, self, "text" if is_text else "binary", payload)
         return not self.is_overfull
 
@@ -119,13 +165,16 @@ class Member:
         """Count a message as accepted, or dropped with its sender."""
         self.waiting_count -= 1
         self.waiting_bytes -= size_bytes
+        self._go_on()
+
+    def _go_on(self) -> None:
         if self._drained is not None and not self.is_overfull and not self._drained.done():
             self._drained.set_result(None)
 
     @property
     def is_overfull(self) -> bool:
         """Whether reading the socket should wait."""
-        return self.waiting_count >= PENDING_COUNT or self.waiting_bytes >= PENDING_BYTES
+        return self.waiting_count >= PENDING_COUNT or self.waiting_bytes >= PENDING_BYTES or self._mover is not None
 
     async def drained(self) -> None:
         """Return when enough was accepted to read on; meanwhile TCP slows the client down."""
