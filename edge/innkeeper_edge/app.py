@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import logging
 from importlib import resources
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from aiohttp import WSMsgType, web
@@ -34,12 +35,17 @@ class Site:
         edge: What the sockets hang on.
         origins: Origins allowed beside the edge's own host.
         page: Whether ``/`` shows the page to play with.
+        page_file: A page of the user's to show there instead; files in a folder of its name beside it are served under
+            ``/files/``, and the page to play with is at ``/play``.
     """
 
-    def __init__(self, edge: Edge, *, origins: frozenset[str] = frozenset(), page: bool = False) -> None:
+    def __init__(
+        self, edge: Edge, *, origins: frozenset[str] = frozenset(), page: bool = False, page_file: Path | None = None
+    ) -> None:
         self._edge = edge
         self._origins = origins
         self._page = page
+        self._page_file = page_file
 
     def make_app(self) -> web.Application:
         """Return the application with all routes."""
@@ -47,8 +53,13 @@ class Site:
         app.router.add_route("*", handshake.ROOM_ROUTE, self.room)
         app.router.add_get("/healthz", self.health)
         if self._page:
-            app.router.add_get("/", self.page)
+            app.router.add_get("/play" if self._page_file else "/", self.page)
             app.router.add_get("/kinds.json", self.kinds)
+        if self._page_file:
+            app.router.add_get("/", self.own_page)
+            files = self._page_file.with_suffix("")
+            if files.is_dir():
+                app.router.add_static("/files/", files)
         return app
 
     async def health(self, request: web.Request) -> web.Response:  # noqa: ARG002 - aiohttp's signature
@@ -60,6 +71,11 @@ class Site:
         """Show the page to play with."""
         text = (resources.files("innkeeper_edge") / "page.html").read_text(encoding="utf-8")
         return web.Response(text=text, content_type="text/html")
+
+    async def own_page(self, request: web.Request) -> web.StreamResponse:  # noqa: ARG002 - aiohttp's signature
+        """Show the user's page, as it is saved now."""
+        assert self._page_file is not None  # noqa: S101 - there is no route without one
+        return web.FileResponse(self._page_file, headers={"Cache-Control": "no-cache"})
 
     async def kinds(self, request: web.Request) -> web.Response:  # noqa: ARG002 - aiohttp's signature
         """Tell the page which kinds of rooms there are."""
@@ -133,8 +149,7 @@ class Site:
                     return
         finally:
             guarded.hand_to(None)
-            if feed is not None:
-                edge.leave(feed, member)
+            member.gone()
 
 
 def _note(code: CloseCode) -> None:

@@ -4,6 +4,8 @@ import asyncio
 import logging
 import os
 import sys
+from collections.abc import Callable
+from pathlib import Path
 
 import click
 from aiohttp import web
@@ -35,12 +37,18 @@ _HEADER_S = 10.0
     "--origin", "origins", envvar="INNKEEPER_ORIGIN", multiple=True, help="Origin allowed beside the own host; '*' all."
 )
 @click.option("--page/--no-page", envvar="INNKEEPER_PAGE", default=False, help="Serve the page to play with at /.")
+@click.option(
+    "--page-file",
+    envvar="INNKEEPER_PAGE_FILE",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path, resolve_path=True),
+    help="Serve this page at /; files in a folder of its name beside it are served under /files/.",
+)
 @click.option("--processes", envvar="INNKEEPER_PROCESSES", type=click.IntRange(1), default=1, help="Edge processes.")
 @click.option("--reuse-port", is_flag=True, hidden=True)
 @log_level_option()
 def edge(  # noqa: PLR0917 - click passes them by name
     redis: str, durability: str, host: str, port: int, auth: str | None, origins: tuple[str, ...], page: bool,
-    processes: int, reuse_port: bool, log_level: str,
+    page_file: Path | None, processes: int, reuse_port: bool, log_level: str,
 ) -> None:  # fmt: skip
     """Serve WebSockets at ws://HOST:PORT/parties/{kind}/{name}."""
     set_up_logs(log_level)
@@ -60,6 +68,8 @@ def edge(  # noqa: PLR0917 - click passes them by name
                 log_level,
                 "--page" if page else "--no-page",
             ]
+            if page_file:
+                arguments += ["--page-file", str(page_file)]
             for origin in origins:
                 arguments += ["--origin", origin]
             click.echo(f"innkeeper edge listens on http://{host}:{held.getsockname()[1]}/", err=True)
@@ -68,7 +78,16 @@ def edge(  # noqa: PLR0917 - click passes them by name
     mode = Durability(durability)
     allowed = frozenset(origins)
     sys.exit(
-        run_role(lambda: serve(redis, host, port, durability=mode, reuse_port=reuse_port, origins=allowed, page=page))
+        run_role(
+            lambda: serve(
+                redis,
+                host,
+                port,
+                durability=mode,
+                reuse_port=reuse_port,
+                make_site=lambda edge: Site(edge, origins=allowed, page=page, page_file=page_file),
+            )
+        )
     )
 
 
@@ -79,8 +98,7 @@ async def serve(
     *,
     durability: Durability,
     reuse_port: bool,
-    origins: frozenset[str],
-    page: bool,
+    make_site: Callable[[Edge], Site],
 ) -> int:
     """Serve sockets until SIGTERM or SIGINT, then close them all with 1012."""
     stop = stop_asked()
@@ -92,9 +110,12 @@ async def serve(
         durability=durability,
     )
     edge = Edge(where, times, durability)
-    site = Site(edge, origins=origins, page=page)
     runner = web.AppRunner(
-        site.make_app(), access_log=None, keepalive_timeout=_HEADER_S, shutdown_timeout=_DRAIN_S, handle_signals=False
+        make_site(edge).make_app(),
+        access_log=None,
+        keepalive_timeout=_HEADER_S,
+        shutdown_timeout=_DRAIN_S,
+        handle_signals=False,
     )
     await runner.setup()
     try:

@@ -49,6 +49,12 @@ class Plan:
         return port
 
     @property
+    def page_file(self) -> Path | None:
+        """The page of the first target that has one: ``chat.html`` beside ``chat.py``."""
+        pages = (Path(target.partition(":")[0]).with_suffix(".html") for target in self.targets if ".py" in target)
+        return next((page.resolve() for page in pages if page.is_file()), None)
+
+    @property
     def page_url(self) -> str:
         """The address to open in a browser."""
         host = LOOPBACK if self.host in EVERYWHERE else self.host
@@ -115,7 +121,8 @@ class House:
             {**environment, "PYTHONDONTWRITEBYTECODE": "1"},
         )
         address = ["--host", plan.host, "--port", str(plan.port), "--reuse-port"]
-        edge = self._keep("edge", [*plan.command, "edge", *address, "--auth", "none", "--page"], environment)
+        page = ["--page", *(("--page-file", str(plan.page_file)) if plan.page_file else ())]
+        edge = self._keep("edge", [*plan.command, "edge", *address, "--auth", "none", *page], environment)
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(worker.start())
