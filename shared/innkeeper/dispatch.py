@@ -1,14 +1,15 @@
 """``@on("type")``: which handler of a room takes a message, and whether the message fits the handler's annotation."""
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from types import SimpleNamespace
 from typing import Any, Final, NamedTuple, TypeVar, get_type_hints
 
 import msgspec
 
 FALLBACK: Final = "*"
 _MARK: Final = "__innkeeper_on__"
-_PARAMETERS: Final = 2  # beside self: the connection and the message
+_PARAMETERS: Final = 2  # self and the connection come before the message
 _DETAIL_CHARACTERS: Final = 200
 
 _Handler = TypeVar("_Handler", bound=Callable[..., Any])
@@ -76,12 +77,15 @@ class Dispatch:
             try:
                 message = route.convert(message)
             except ValueError as error:  # of msgspec and of pydantic
-                raise MessageRefused("invalid_message", type=message_type, detail=_told(error)) from None
+                named = {"type": message_type[:_DETAIL_CHARACTERS]} if isinstance(message_type, str) else {}
+                raise MessageRefused("invalid_message", **named, detail=_told(error)) from None
         return getattr(room, route.name), (connection, message)
 
 
 def find_handlers(cls: type, *, has_on_message: bool) -> Dispatch | None:
     """Return the handlers that a room class and its bases mark with :func:`on`, None where there are none.
+
+    A method that overrides one takes its types too.
 
     Raises:
         TypeError: A handler takes other arguments than a connection and a message, or its annotation cannot be used.
@@ -100,26 +104,52 @@ def find_handlers(cls: type, *, has_on_message: bool) -> Dispatch | None:
     return Dispatch(routes, has_on_message=has_on_message) if routes else None
 
 
-def _converter(cls: type, handler: Callable[..., Any]) -> Callable[[Any], Any] | None:
+def _converter(cls: type, handler: Any) -> Callable[[Any], Any] | None:
     """Return what turns a message into a value of the handler's annotation; None for no annotation, or Any."""
     where = f"{cls.__name__}.{getattr(handler, '__name__', handler)}"
-    parameters = list(inspect.signature(handler).parameters.values())[1:]
-    if len([p for p in parameters if p.default is p.empty and p.kind is not p.VAR_POSITIONAL]) != _PARAMETERS:
-        raise TypeError(f"{where}: a handler takes a connection and a message")
     try:
-        wanted = get_type_hints(handler).get(parameters[1].name, Any)
-    except NameError as error:
-        raise TypeError(f"{where}: its annotation cannot be used: {error}") from None
-    if wanted is Any or wanted is object:
+        signature = inspect.signature(handler)
+        signature.bind(None, None, None)
+    except TypeError:
+        raise TypeError(f"{where}: a handler takes a connection and a message") from None
+    places = [p for p in signature.parameters.values() if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    wanted = _evaluated(handler, places[_PARAMETERS].annotation, where) if len(places) > _PARAMETERS else Any
+    if wanted is Any or wanted is object or wanted is inspect.Parameter.empty:
         return None
     validate: Callable[[Any], Any] | None = getattr(wanted, "model_validate", None)  # of a pydantic model
     if validate is not None:
         return validate
     try:
-        msgspec.inspect.type_info(wanted)
+        strange = _strange_part(msgspec.inspect.type_info(wanted), set())
     except TypeError as error:
         raise TypeError(f"{where}: messages cannot be converted to {wanted!r}: {error}") from None
+    if strange is not None:
+        raise TypeError(f"{where}: messages cannot be converted to {wanted!r}: not to {strange!r}")
     return lambda message: msgspec.convert(message, type=wanted)
+
+
+def _evaluated(handler: Any, annotation: Any, where: str) -> Any:
+    """Return what an annotation means; those beside it may be names that only type checkers know."""
+    alone = SimpleNamespace(__annotations__={"message": annotation})
+    try:
+        names = getattr(inspect.unwrap(handler), "__globals__", {})
+        return get_type_hints(alone, globalns=names)["message"]
+    except Exception as error:  # noqa: BLE001 - whatever evaluating it raises
+        raise TypeError(f"{where}: its annotation {annotation!r} cannot be used: {error}") from None
+
+
+def _strange_part(info: Any, seen: set[int]) -> Any:
+    """Return a class somewhere in a type that msgspec would take only from Python code, never from JSON; else None."""
+    if isinstance(info, msgspec.inspect.CustomType):
+        return None if info.cls is object else info.cls
+    if isinstance(info, tuple):
+        parts: Iterable[Any] = info
+    elif isinstance(info, msgspec.inspect.Type | msgspec.inspect.Field) and id(info) not in seen:
+        seen.add(id(info))  # types may hold themselves
+        parts = (getattr(info, name) for name in info.__struct_fields__)
+    else:
+        return None
+    return next((found for part in parts if (found := _strange_part(part, seen)) is not None), None)
 
 
 def _told(error: ValueError) -> str:

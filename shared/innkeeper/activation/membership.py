@@ -69,6 +69,8 @@ class Membership:
         except MessageRefused as refused:
             hooks.tell(connection, refused.code, **refused.details)
             return None
+        except BaseException as raised:  # noqa: BLE001 - a validator of the user's may raise anything
+            return hooks.failed(event, connection, contained(raised))
         return hooks.run_for(event, connection, hook, *arguments)
 
     async def join(self, event: "InboxEvent") -> None:
