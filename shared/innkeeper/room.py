@@ -14,7 +14,7 @@ from innkeeper.connection import Connection, User
 from innkeeper.context import RoomContext
 from innkeeper.dispatch import Dispatch, find_handlers
 from innkeeper.state import State
-from innkeeper.typed_state import TypedState, field_names
+from innkeeper.typed_state import Shape, TypedState
 
 S = TypeVar("S", default=State)
 
@@ -79,7 +79,7 @@ class Room(Generic[S]):
 
     _context: RoomContext
     _dispatch: ClassVar[Dispatch | None] = None
-    _shape: ClassVar[type[Any] | None] = None
+    _shape: ClassVar[Shape | None] = None
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
@@ -97,12 +97,17 @@ class Room(Generic[S]):
         cls._dispatch = find_handlers(cls, has_on_message=cls.on_message is not Room.on_message)
         if cls._dispatch is not None and cls.codec == "raw":
             raise ValueError(f"{cls.__name__}: @on handlers need the json codec; raw messages have no type")
-        for base in getattr(cls, "__orig_bases__", ()):
-            origin, shapes = get_origin(base), get_args(base)
-            if isinstance(origin, type) and issubclass(origin, Room) and isinstance(shapes[0], type):
-                cls._shape = None if shapes[0] is State else shapes[0]
-                if cls._shape is not None:
-                    field_names(cls._shape)
+        for base in cls.__dict__.get("__orig_bases__", ()):
+            origin, arguments = get_origin(base), get_args(base)
+            if isinstance(origin, type) and issubclass(origin, Room):
+                cls._take_shape(arguments[0])
+
+    @classmethod
+    def _take_shape(cls, shape: Any) -> None:
+        if isinstance(shape, type):
+            cls._shape = None if shape is State else Shape(shape)
+        elif not isinstance(shape, TypeVar):
+            raise TypeError(f"{cls.__name__}(Room[{shape!r}]): the state is a class, not its name")
 
     @classmethod
     def _check_count(cls, name: str, value: object) -> None:
@@ -208,8 +213,15 @@ class Room(Generic[S]):
         """End the room with this event: everybody leaves (closed with 4404), state and members are deleted.
 
         ``on_leave`` runs for every member; what is sent in this event still arrives. A later join finds a fresh room.
+
+        Raises:
+            RuntimeError: There is no event: in ``on_create``, ``on_start`` and ``on_sleep``.
         """
         self._context.check_open()
+        if self._context.outside:
+            raise RuntimeError(
+                f"destroy() in {self._context.outside}: it ends the room with an event, and here is none"
+            )
         self._context.is_destroyed = True
 
 
