@@ -69,6 +69,8 @@ class Connection:
 
     @tags.setter
     def tags(self, tags: Iterable[str]) -> None:
+        if isinstance(tags, str):
+            raise TypeError(f"conn.tags = {tags!r}: it is a set of texts, one text would be a set of its letters")
         self._context.check_open()
         self._context.touched.add(self)
         self._tags = set(tags)
@@ -121,7 +123,7 @@ class Connection:
         """
         row = self.to_row()
         if len(row) > _ROW_BYTES:
-            raise StateTooLarge(f"conn.state of {self.id} is over {_ROW_BYTES} bytes: keep large values in self.state")
+            raise StateTooLarge(f"conn.state of {self.id}, tags included, is over {_ROW_BYTES} bytes: use self.state")
         return None if row == self._row else row
 
     def settle(self, row: bytes) -> None:

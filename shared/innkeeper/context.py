@@ -27,6 +27,7 @@ class RoomContext:
         touched: Members whose rows it may have changed.
         is_destroyed: Whether it asked for the room's end.
         sealed: Why the room object may not be used any more; empty while it may.
+        outside: The hook that runs without an event, empty where there is one.
         moment: The id of the running event (``iseq-server µs``), or of the claim before the first.
     """
 
@@ -42,6 +43,7 @@ class RoomContext:
         self.touched: set[Connection] = set()
         self.is_destroyed = False
         self.sealed = ""
+        self.outside = ""
         self.moment = moment
         self._seeded_by = b""
         self._random: random.Random | None = None  # 2.5 kB, and few rooms want it

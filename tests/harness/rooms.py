@@ -4,7 +4,9 @@ import asyncio
 import time
 from typing import Any
 
-from innkeeper import Connection, Refused, Room
+import msgspec
+
+from innkeeper import Connection, Refused, Room, on
 
 
 class Ledger(Room):
@@ -89,3 +91,52 @@ class Rawecho(Room):
     def on_message(self, conn: Connection, message: Any) -> None:  # noqa: ARG002 - the hook's signature
         """Send text back as text, bytes as bytes, to all."""
         self.broadcast(message)
+
+
+class Say(msgspec.Struct):
+    """A message to a mortal room."""
+
+    text: str
+
+
+class Diary(msgspec.Struct):
+    """The state of a mortal room."""
+
+    lines: list[str] = []
+    sleeps: int = 0
+
+
+class Mortal(Room[Diary]):
+    """Sleeps soon and can be destroyed; typed both ways."""
+
+    idle_s = 0.3
+
+    def on_create(self) -> None:
+        """Begin the diary."""
+        self.state.lines.append("created")
+
+    def on_connect(self, conn: Connection) -> None:
+        """Give a tag by name, and show the diary."""
+        conn.tags.add(conn.user.name[0])
+        conn.send({"lines": self.state.lines, "sleeps": self.state.sleeps})
+
+    @on("say")
+    def say(self, conn: Connection, message: Say) -> None:
+        """Write it down and show it to those with its first letter as tag."""
+        self.state.lines.append(f"{conn.user.name}: {message.text}")
+        self.broadcast({"said": message.text}, tags=message.text[0])
+
+    @on("end")
+    def end(self, conn: Connection, message: Any) -> None:  # noqa: ARG002 - a handler's signature
+        """End the room."""
+        self.broadcast({"ends": self.new_id()})
+        self.destroy()
+
+    def on_leave(self, conn: Connection) -> None:
+        """Show it to those who are left."""
+        self.broadcast({"left": conn.user.name})
+
+    def on_sleep(self) -> None:
+        """Count it."""
+        self.state.sleeps += 1
+        self.broadcast({"sleeps": self.state.sleeps})

@@ -137,8 +137,8 @@ class Owner:
         """
         try:
             await self._announce(self.last_id)  # the owner before may have died between commit and announcement
-            await self._starting.run()
-            is_fresh = True  # what on_create and on_start did is not committed yet
+            if is_fresh := self._is_created:  # what on_start does is not committed yet; else the first event creates it
+                await self._starting.run()
             while True:
                 if self._must_read and not self._pending:
                     await self._read()
@@ -196,6 +196,8 @@ class Owner:
     async def _turn(self) -> None:
         """Run pending events into one turn, then commit it."""
         loop, stage = self.fleet.loop, self.fleet.stage
+        if not self._starting.is_done and not self.activation.concerns_nobody(self._pending[0]):
+            await self._starting.run()
         marked = self._pending[0].iseq <= self.suspicion.marked_iseq
         now_s = loop.time()
         if marked:
@@ -204,7 +206,7 @@ class Owner:
             if not stage.enter(self, now_s):
                 await stage.wait(self, alone=False)
                 now_s = loop.time()
-            await self._handle_pending(now_s + _TURN_S)
+            await self._handle_pending(now_s + _TURN_S if self._starting.is_done else 0.0)
         stage.leave(self)
         self.used_at_s = loop.time()
         if self._in_flight is not None:
@@ -239,9 +241,8 @@ class Owner:
             await self._handle_pending(0.0)
         suspicion.strikes = 0
 
-    async def _committed(self, *, even_empty: bool = False, created: bool = True, tries: bool = False) -> None:
-        answer = self._commit(even_empty=even_empty, created=created, tries=tries)
-        if answer is not None:
+    async def _committed(self, *, even_empty: bool = False, tries: bool = False) -> None:
+        if (answer := self._commit(even_empty=even_empty, tries=tries)) is not None:
             await answer
 
     def _on_suspend(self) -> None:
@@ -279,7 +280,7 @@ class Owner:
             self.fleet.cut(self, {**self.condemned, event.id: why})
 
     # --- Redis ----------------------------------------------------------------------------------------------------
-    def _commit(self, *, even_empty: bool = False, created: bool = True, tries: bool = False) -> Awaitable[None] | None:
+    def _commit(self, *, even_empty: bool = False, tries: bool = False) -> Awaitable[None] | None:
         """Build the commit of the turn so far, and return what to await for its answer; None where it is empty.
 
         The turn is the next one's from here on. Awaiting resends the commit unchanged until there is an answer.
@@ -309,12 +310,12 @@ class Owner:
             keep_outputs=self._recent.keep_count if trim else 0,
             turn=turn,
             shown_bytes=self._shown_bytes,
-            created=created and not self._is_created,
+            created=self._starting.is_done and not self._is_created,
             marked=self.suspicion.marked_iseq > 0,
             tries=tries,
             shown=not fleet.is_replicated,
         )
-        self._is_created = (created or self._is_created) and not turn.destroy
+        self._is_created = (self._starting.is_done or self._is_created) and not turn.destroy
         self._shown_bytes = turn.out_bytes + (0 if turn.destroy else self._shown_bytes)
         if turn.destroy:  # whatever comes now wants a fresh room: claim it anew
             self._is_destroyed, self.leaving = True, "handover"

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from innkeeper.activation import text_of
 from innkeeper.channel import Command, Reply
@@ -20,15 +20,11 @@ _FIRST_WAIT_AFTER_DEATHS_S = 60.0
 _LONGEST_WAIT_AFTER_DEATHS_S = 3600.0
 
 
-class Commit(Protocol):
-    """Commits the turn so far."""
-
-    async def __call__(self, *, created: bool) -> None:
-        """``created`` False: on_create has not succeeded."""
-
-
 class Starting:
     """Runs ``on_create`` and ``on_start`` of one owned room until they succeed.
+
+    Attributes:
+        is_done: Whether they have.
 
     Args:
         owner: Whose room it is.
@@ -43,10 +39,11 @@ class Starting:
         owner: "Owner",
         meta: Mapping[bytes, bytes],
         *,
-        commit: Commit,
+        commit: Callable[[], Awaitable[None]],
         pause: Callable[[float], Awaitable[None]],
         ask: Callable[[Command], Awaitable[Reply]],
     ) -> None:
+        self.is_done = False
         self._owner = owner
         self._commit = commit
         self._pause = pause
@@ -78,6 +75,7 @@ class Starting:
                 break
             await self._pause(wait_s)
             wait_s = min(wait_s * 2, _LONGEST_WAIT_S)
+        self.is_done = True
         if self._shows_error:
             await owner.fleet.note_error(owner.keys, "")
 
@@ -114,4 +112,4 @@ class Starting:
         self._shows_error = True
         await owner.fleet.note_error(owner.keys, text)
         owner.activation.tell_all("room_unavailable")
-        await self._commit(created=False)
+        await self._commit()

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("innkeeper.worker")
 
 _MESSAGES = (b"text", b"binary")
+_OF_MEMBERS = (*_MESSAGES, b"leave", b"edge-gone", b"drop", b"resume", b"resync")
 
 
 class Activation:
@@ -53,6 +54,7 @@ class Activation:
         self._membership.load(claimed.members)
         self._room_class = room_class
         self._created = b"created" in claimed.meta
+        self._is_started = False
         # Messages go another way, see handle.
         self._kinds: dict[bytes, Callable[[InboxEvent], Awaitable[None]]] = {
             b"join": self._membership.join,
@@ -99,7 +101,9 @@ class Activation:
         try:
             self.context.state.load()
             if not self._created:
+                self.context.outside = "on_create"
                 await hooks.run(room.on_create)
+            self.context.outside = "on_start"
             await hooks.run(room.on_start)
             hooks.settle()
         except BaseException as raised:  # noqa: BLE001 - a user's hook may raise anything
@@ -107,12 +111,21 @@ class Activation:
             error = contained(raised)
             raise error from error.__cause__
         finally:
+            self.context.outside = ""
             hooks.is_partial = False
-        self._created = True
+        self._created = self._is_started = True
+
+    def concerns_nobody(self, event: "InboxEvent") -> bool:
+        """Whether an event is about members and there are none: then it creates no room, and needs no start.
+
+        A room's last sockets say that they are gone after it was destroyed: that must not make it anew.
+        """
+        return event.kind in _OF_MEMBERS and not self.context.members
 
     async def sleep(self) -> None:
         """Run on_sleep before the instance is put away; what it raises is logged, and nothing of it counts."""
         hooks = self._hooks
+        self.context.outside = "on_sleep"
         try:
             await hooks.run(self.room.on_sleep)
             hooks.settle()
@@ -131,8 +144,8 @@ class Activation:
 
     @property
     def runs_hook_at_sleep(self) -> bool:
-        """Whether :meth:`sleep` runs code of the user's."""
-        return self._room_class.on_sleep is not Room.on_sleep
+        """Whether :meth:`sleep` runs code of the user's; nothing has to be put to sleep that never started."""
+        return self._is_started and self._room_class.on_sleep is not Room.on_sleep
 
     def handle(self, event: "InboxEvent") -> Awaitable[None] | None:
         """Run one event; whatever its hooks raise is undone and recorded, so it always counts as consumed.
