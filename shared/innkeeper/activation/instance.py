@@ -48,6 +48,7 @@ class Activation:
         stored = {key.decode(): data for key, data in claimed.state.items()}
         state = room_class._make_state(stored)  # noqa: SLF001 - the framework's side of Room
         self.context = RoomContext(address, room_class.codec, state, moment=b"0-%d" % claimed.server_us)
+        self.context.timers.load(claimed.timers)
         self._hooks = Hooks(self.context, on_suspend=on_suspend, on_resume=on_resume)
         self._membership = Membership(self._hooks, room_class, condemned or {})
         self._membership.load(claimed.members)
