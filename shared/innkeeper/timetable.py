@@ -1,7 +1,7 @@
 """The timers of one room: as its commits leave them, and what the running event makes of them."""
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from innkeeper.errors import TimerInvalid
@@ -66,9 +66,9 @@ class Timetable:
         rows = [(name, row) for name in names if isinstance(row := self.get(name), TimerRow)]
         return {name: row.shown(name) for name, row in sorted(rows, key=lambda item: (item[1].due_ms, item[0]))}
 
-    def orphans(self) -> Iterator[str]:
-        """Return the names of rows that were loaded as fired, and whose event has not come."""
-        return iter([name for name, row in self._rows.items() if isinstance(row, TimerRow) and row.is_fired])
+    def loaded_as_fired(self) -> list[str]:
+        """Return the names of timers that were loaded as fired, and whose event has not come since."""
+        return [name for name, row in self._rows.items() if isinstance(row, TimerRow) and row.is_fired]
 
     # --- what a handler asks for ----------------------------------------------------------------------------------
     def schedule(self, name: object, payload: Any, **when: Any) -> None:

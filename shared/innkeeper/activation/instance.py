@@ -9,6 +9,7 @@ import orjson
 from innkeeper import wire
 from innkeeper.activation.hooks import Hooks, contained
 from innkeeper.activation.membership import Membership
+from innkeeper.activation.timers import TimerEvents
 from innkeeper.context import RoomContext
 from innkeeper.room import Room
 from innkeeper.turn import Turn, dead_event
@@ -52,6 +53,8 @@ class Activation:
         self._hooks = Hooks(self.context, on_suspend=on_suspend, on_resume=on_resume)
         self._membership = Membership(self._hooks, room_class, condemned or {})
         self._membership.load(claimed.members)
+        self._timers = TimerEvents(self._hooks, room_class, claimed.iseq)
+        self._cursor = int(claimed.meta.get(b"cursor", 0))
         self._room_class = room_class
         self._created = b"created" in claimed.meta
         # Messages go another way, see handle.
@@ -59,6 +62,7 @@ class Activation:
             b"join": self._membership.join,
             b"leave": self._membership.leave,
             b"edge-gone": self._membership.edge_gone,
+            b"timer": self._timers.timer,
         }
 
     @property
@@ -78,8 +82,8 @@ class Activation:
 
     @property
     def void_count(self) -> int:
-        """How many events reached no hook because their connection was no member."""
-        return self._membership.void_count
+        """How many events reached no hook because their connection was no member, or their timer not the one set."""
+        return self._membership.void_count + self._timers.void_count
 
     @property
     def room(self) -> Room:
@@ -103,6 +107,8 @@ class Activation:
                 await hooks.run(room.on_create)
             await hooks.run(room.on_start)
             hooks.settle()
+            if self._cursor >= self._timers.lost_after > 0:
+                self._timers.rearm_lost()
         except BaseException as raised:  # noqa: BLE001 - a user's hook may raise anything
             hooks.undo()
             error = contained(raised)
@@ -142,7 +148,7 @@ class Activation:
         """
         self.context.moment = event.id
         rest = self._membership.message(event) if event.kind in _MESSAGES else self._rare(event)
-        if rest is not None or self.context.is_destroyed:
+        if rest is not None or self.context.is_destroyed or self._timers.lost_after:
             return self._consumed(event, rest)
         self._hooks.turn.consume(event)
         self._hooks.is_partial = False
@@ -153,6 +159,8 @@ class Activation:
             await rest
         if self.context.is_destroyed:
             await self._destroyed(event)
+        elif event.iseq >= self._timers.lost_after > 0:
+            self._timers.rearm_lost()
         self._hooks.turn.consume(event)
         self._hooks.is_partial = False
 
@@ -167,6 +175,7 @@ class Activation:
         """End the room with this event; it also ends the turn, and the room object is not used any more."""
         await self._membership.end(event)
         self._hooks.turn.end_room()
+        self._timers.lost_after = 0
         self.context.is_destroyed = False
 
     def condemn(self, event: "InboxEvent", reason: str) -> None:
@@ -175,6 +184,11 @@ class Activation:
         turn = self._hooks.turn
         turn.dead.append(dead_event(event, reason))
         self._membership.condemn(event)
+        self.context.moment = event.id
+        if event.kind == b"timer":
+            self._timers.condemn(event)
+        if event.iseq >= self._timers.lost_after > 0:
+            self._timers.rearm_lost()
         turn.consume(event)
         self._hooks.is_partial = False
 
