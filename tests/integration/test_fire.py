@@ -7,9 +7,9 @@ import orjson
 import pytest
 
 from harness.acts import Listener, RoomActs, join, session, turn_of
+from innkeeper.address import Address
 from innkeeper.functions import timers as acts
 from innkeeper.functions.timers import Due, Fired
-from innkeeper.address import Address
 from innkeeper.keys import timer_index
 from innkeeper.timers import GraceRow, TimerRow
 from innkeeper.wire import read_inbox_entry, read_news

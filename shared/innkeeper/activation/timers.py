@@ -1,7 +1,7 @@
 """The events of timers: one runs, and what follows it takes its place; one that fails is tried again."""
 
 import logging
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import orjson
 
@@ -46,13 +46,15 @@ class TimerEvents:
         hooks = self._hooks
         assert hooks.room is not None  # noqa: S101 - no event comes before the start
         try:
-            if not self._has_hook:
-                raise NotImplementedError(f"timer {name!r}: {type(hooks.room).__name__} has no on_timer")
             self._timetable.advance(name)  # first: the hook may set this very timer anew, or cancel it
-            await hooks.run(hooks.room.on_timer, name, orjson.loads(row.payload))
+            hook = hooks.room.on_timer if self._has_hook else self._no_hook
+            await hooks.run(hook, name, orjson.loads(row.payload))
             hooks.settle()
         except BaseException as raised:  # noqa: BLE001 - a user's hook may raise anything
             await self._failed(event, name, contained(raised))
+
+    def _no_hook(self, name: str, payload: Any) -> None:
+        raise NotImplementedError(f"timer {name!r}: the room's class has no on_timer (any more)")
 
     async def _failed(self, event: "InboxEvent", name: str, error: Exception) -> None:
         """Undo the event; try its tick again later or, after the last try, put it aside and go on."""

@@ -1,7 +1,6 @@
 """The acts around timers: one command builder and one reply reader each."""
 
 from collections.abc import Iterable, Sequence
-from itertools import chain
 from typing import Final, NamedTuple
 
 from innkeeper.address import Address
@@ -60,7 +59,10 @@ def read_fired(reply: Reply) -> Fired:
 
 def expect(shard: int, rooms: Iterable[tuple[Address, int]]) -> Command:
     """Build the note in the index of timers that rooms have one that is due then (server ms)."""
-    return ("FCALL", EXPECT, 1, timer_index(shard), *chain.from_iterable((str(room), due_ms) for room, due_ms in rooms))
+    words: list[str | int] = []
+    for room, due_ms in rooms:
+        words += (str(room), due_ms)
+    return ("FCALL", EXPECT, 1, timer_index(shard), *words)
 
 
 def read_expected(reply: Reply) -> list[int]:
@@ -94,4 +96,7 @@ def read_due(reply: Reply) -> Due:
 
 def postpone(shard: int, rooms: Iterable[tuple[str, int, int | str]]) -> Command:
     """Build the outcome of looks: room, score as it was read, new score (ms) or ``gone``."""
-    return ("FCALL", POSTPONE, 1, timer_index(shard), *chain.from_iterable(rooms))
+    words: list[str | int] = []
+    for room in rooms:
+        words += room
+    return ("FCALL", POSTPONE, 1, timer_index(shard), *words)
