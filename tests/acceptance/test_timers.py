@@ -81,7 +81,7 @@ async def test_killed_workers_lose_double_and_hurry_no_timer(tmp_path: Path) -> 
             late_ms += [entry[2] - due_ms[room, entry[0]] for entry in found]
         assert min(late_ms) > -1
         late_ms.sort()
-        print(f"late: median {late_ms[300]:.0f} ms, worst {late_ms[-1]:.0f} ms")  # noqa: T201
+        print(f"late: median {late_ms[300]:.0f} ms, worst {late_ms[-1]:.0f} ms")
         assert late_ms[-1] < 8000
 
 

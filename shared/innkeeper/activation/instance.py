@@ -107,8 +107,7 @@ class Activation:
                 await hooks.run(room.on_create)
             await hooks.run(room.on_start)
             hooks.settle()
-            if self._cursor >= self._timers.lost_after > 0:
-                self._timers.rearm_lost()
+            self._timers.rearm_lost(self._cursor)
         except BaseException as raised:  # noqa: BLE001 - a user's hook may raise anything
             hooks.undo()
             error = contained(raised)
@@ -148,7 +147,7 @@ class Activation:
         """
         self.context.moment = event.id
         rest = self._membership.message(event) if event.kind in _MESSAGES else self._rare(event)
-        if rest is not None or self.context.is_destroyed or self._timers.lost_after:
+        if rest is not None or self.context.is_destroyed or self._timers.lost_after is not None:
             return self._consumed(event, rest)
         self._hooks.turn.consume(event)
         self._hooks.is_partial = False
@@ -159,8 +158,8 @@ class Activation:
             await rest
         if self.context.is_destroyed:
             await self._destroyed(event)
-        elif event.iseq >= self._timers.lost_after > 0:
-            self._timers.rearm_lost()
+        else:
+            self._timers.rearm_lost(event.iseq)
         self._hooks.turn.consume(event)
         self._hooks.is_partial = False
 
@@ -175,7 +174,7 @@ class Activation:
         """End the room with this event; it also ends the turn, and the room object is not used any more."""
         await self._membership.end(event)
         self._hooks.turn.end_room()
-        self._timers.lost_after = 0
+        self._timers.lost_after = None
         self.context.is_destroyed = False
 
     def condemn(self, event: "InboxEvent", reason: str) -> None:
@@ -187,8 +186,7 @@ class Activation:
         self.context.moment = event.id
         if event.kind == b"timer":
             self._timers.condemn(event)
-        if event.iseq >= self._timers.lost_after > 0:
-            self._timers.rearm_lost()
+        self._timers.rearm_lost(event.iseq)
         turn.consume(event)
         self._hooks.is_partial = False
 

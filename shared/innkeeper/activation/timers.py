@@ -21,7 +21,7 @@ class TimerEvents:
 
     Attributes:
         void_count: Events whose timer was set anew, cancelled or has run already: no hook saw them.
-        lost_after: After this event :meth:`rearm_lost` is due; 0: not at all.
+        lost_after: After this event :meth:`rearm_lost` is due; None: not at all.
 
     Args:
         hooks: Run the room's hooks.
@@ -34,7 +34,7 @@ class TimerEvents:
         self._hooks = hooks
         self._timetable = hooks.context.timers
         self._has_hook = room_class.on_timer is not Room.on_timer
-        self.lost_after = known_iseq if self._timetable.loaded_as_fired() else 0
+        self.lost_after = known_iseq if self._timetable.loaded_as_fired() else None
 
     async def timer(self, event: "InboxEvent") -> None:
         """Run on_timer, unless the timer is not the one that fired any more."""
@@ -82,9 +82,14 @@ class TimerEvents:
             self._timetable.advance(found[0])
             self._hooks.settle()
 
-    def rearm_lost(self) -> None:
-        """Let timers fire anew whose events were lost: put aside by a contradiction, or run by an older version."""
-        self.lost_after = 0
+    def rearm_lost(self, iseq: int) -> None:
+        """Let timers fire anew whose events were lost: put aside by a contradiction, or run by an older version.
+
+        Called with the last event that was run; there is nothing to say before the last one known at the claim.
+        """
+        if self.lost_after is None or iseq < self.lost_after:
+            return
+        self.lost_after = None
         for name in self._timetable.loaded_as_fired():
             log.warning("room %s: timer %r was fired, but its event is lost: again", self._hooks.context.address, name)
             self._timetable.rearm(name)
