@@ -99,8 +99,8 @@ async def test_a_room_whose_entry_is_early(room: RoomActs, look_out: LookOut) ->
 
 
 async def test_the_next_look_comes_when_the_next_entry_is_due(room: RoomActs, look_out: LookOut) -> None:
-    """It sleeps 100 ms, or until the next entry if that is sooner."""
-    assert await look_out.look() == pytest.approx(0.1)
+    """It sleeps 250 ms, or until the next entry if that is sooner."""
+    assert await look_out.look() == pytest.approx(0.25)
     await expect(room, await room.server_ms() + 50)
     assert 0.005 <= await look_out.look() <= 0.05
     await expect(room, await room.server_ms() + 5)
@@ -175,7 +175,7 @@ async def test_names_that_are_no_rooms(room: RoomActs, look_out: LookOut) -> Non
 
 
 async def test_a_room_that_cannot_be_asked(room: RoomActs, look_out: LookOut) -> None:
-    """Somebody has put another type there: it is logged, and holds up no other room."""
+    """Somebody has put another type there: it is logged, asked later again, and holds up no other room."""
     other = RoomActs(room.link, Address("clock", "other"))
     await room.link.call("SET", room.keys.timers, "text")
     await put(other, "a", await room.server_ms())
@@ -183,7 +183,7 @@ async def test_a_room_that_cannot_be_asked(room: RoomActs, look_out: LookOut) ->
         await room.ask(acts.expect(shard_of(address), [(address, 5)]))
     await look_out.look()
     assert look_out.fired_count == 1
-    assert await score(room) == 5
+    assert (await score(room) or 0) > await room.server_ms() + 1000
 
 
 async def test_a_dead_workers_rooms_are_looked_at(room: RoomActs, fleet: Fleet) -> None:

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("innkeeper.worker")
 
-_EVERY_S = 0.1
+_EVERY_S = 0.25  # nobody writes an entry less than two seconds ahead, but for rooms whose owner seems to be dead
 _LEAST_S = 0.01  # many rooms may be due one after another: some ms late, but together
 _SHARDS_EVERY_S = 0.5
 _ROOMS_A_LOOK = 1_000
@@ -54,7 +54,7 @@ async def look_soon(fleet: "Fleet", rooms: Iterable[Address]) -> None:
 
 
 class LookOut:
-    """Looks at the rooms whose timers are due by the index, in this worker's shards, every 100 ms or when one is due.
+    """Looks at the rooms whose timers are due by the index, in this worker's shards, every 250 ms and when one is due.
 
     The index says when to look at a room, and nothing else: what is due is for the act ``fire`` to see. A room with an
     owner is looked at every 2 s once its entry has passed, in case the owner is gone. A room without timers is taken
@@ -86,9 +86,15 @@ class LookOut:
     async def look(self) -> float:
         """Look once at what is due; return how many seconds later to look again."""
         shards = await self._own_shards()
-        if not shards:
-            return _EVERY_S
-        most = max(1, _ROOMS_A_LOOK // len(shards))
+        wait_s = _EVERY_S
+        for lane in by_lane(self._fleet.link, shards, keys.timer_index):
+            try:
+                wait_s = min(wait_s, await self._look_in(lane, most=max(1, _ROOMS_A_LOOK // len(shards))))
+            except RedisUnavailable as error:  # in a cluster the other shards' nodes may be there
+                log.debug("look-out for timers: %s", error)
+        return wait_s
+
+    async def _look_in(self, shards: list[int], *, most: int) -> float:
         replies = await self._fleet.link.send([due(shard, most=most) for shard in shards])
         wait_s = _EVERY_S
         for shard, reply in zip(shards, replies, strict=True):
@@ -111,34 +117,32 @@ class LookOut:
         return self._shards
 
     async def _look_at(self, shard: int, found: Due) -> None:
-        scores, rooms = dict(found.rooms), []
+        rooms: dict[Address, int] = {}
         outcomes: list[tuple[str, int, int | str]] = []
         for name, score in found.rooms:
             try:
-                rooms.append(parse_address(name))
+                rooms[parse_address(name)] = score
             except InvalidAddress as error:
                 log.warning("index of timers: %s", error)
                 outcomes.append((name, score, "gone"))
-        fired = await self._fire(rooms)
-        wanting = [room for room, answer in fired if answer.wants_owner]
+        fired = await self._fire(list(rooms))
+        wanting = [room for room, answer in fired.items() if answer.wants_owner]
         if wanting:
-            log.info("%d room(s) with due timers have no owner, waking them", len(wanting))
+            log.info("%d room(s) with timers have no owner, waking them", len(wanting))
             await self._fleet.wake(wanting)
-        for room, answer in fired:
-            score = scores[str(room)]
-            outcomes.append((str(room), score, self._again(str(room), score, answer, found.server_ms)))
-        if outcomes:
-            await self._fleet.link.call(*postpone(shard, outcomes))
+        for room, score in rooms.items():
+            outcomes.append((str(room), score, self._again(str(room), score, fired.get(room), found.server_ms)))
+        await self._fleet.link.call(*postpone(shard, outcomes))
 
-    async def _fire(self, rooms: list[Address]) -> list[tuple[Address, Fired]]:
-        """Fire what is due in rooms; those that could not be asked are left out, and so stay due."""
-        answers: list[tuple[Address, Fired]] = []
+    async def _fire(self, rooms: list[Address]) -> dict[Address, Fired]:
+        """Fire what is due in rooms; those that could not be asked are left out."""
+        answers: dict[Address, Fired] = {}
         for lane in by_lane(self._fleet.link, rooms, lambda room: room_keys(room).timers):
             for at in range(0, len(lane), _ROOMS_A_WRITE):
                 piece = lane[at : at + _ROOMS_A_WRITE]
                 try:
                     replies = await self._fleet.link.send([fire(room_keys(room)) for room in piece])
-                except RedisUnavailable as error:  # in a cluster the others' nodes may be there
+                except RedisUnavailable as error:
                     log.debug("timers of %d room(s) not fired: %s", len(piece), error)
                     continue
                 for room, reply in zip(piece, replies, strict=True):
@@ -146,15 +150,15 @@ class LookOut:
                         raise reply
                     if isinstance(reply, RedisReplied):
                         log.warning("room %s: timers not fired: %s", room, reply)
-                        continue
-                    answers.append((room, read_fired(reply)))
-        self.fired_count += sum(answer.appended for _, answer in answers)
+                    else:
+                        answers[room] = read_fired(reply)
+        self.fired_count += sum(answer.appended for answer in answers.values())
         return answers
 
-    def _again(self, room: str, score: int, answer: Fired, now_ms: int) -> int | str:
+    def _again(self, room: str, score: int, answer: Fired | None, now_ms: int) -> int | str:
         """Return the room's next score, or ``gone``."""
         was_empty = self._seen_empty.pop(room, 0) == score
-        if answer.lock:
+        if answer is None or answer.lock:  # those that cannot be asked must not stand before those that can
             return now_ms + _OWNED_MS
         if answer.left or answer.backlog:
             return answer.next_ms if answer.next_ms > now_ms else now_ms + _OWNED_MS
