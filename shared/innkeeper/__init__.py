@@ -2,8 +2,17 @@
 
 from innkeeper.connection import Connection, User
 from innkeeper.dispatch import on
-from innkeeper.errors import InnkeeperError, OutputInvalid, Refused, StateInvalid, StateTooLarge, TurnClosed
+from innkeeper.errors import (
+    InnkeeperError,
+    OutputInvalid,
+    Refused,
+    StateInvalid,
+    StateTooLarge,
+    TimerInvalid,
+    TurnClosed,
+)
 from innkeeper.room import Connections, Event, Room
+from innkeeper.timers import Timer
 
 __all__ = [
     "Connection",
@@ -15,6 +24,8 @@ __all__ = [
     "Room",
     "StateInvalid",
     "StateTooLarge",
+    "Timer",
+    "TimerInvalid",
     "TurnClosed",
     "User",
     "on",

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 from innkeeper import codec as codecs
 from innkeeper import wire
 from innkeeper.errors import OutputInvalid, TurnClosed
+from innkeeper.timetable import Timetable
 from innkeeper.turn import TURN_OUT_BYTES
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ class RoomContext:
         members: All members by connection id, in the order they joined.
         outputs: What the running event sends: headers and bodies (:mod:`innkeeper.wire`).
         outbox: What it owes to the outside: kind, target, data.
+        timers: The room's timers, and what the running event makes of them.
         touched: Members whose rows it may have changed.
         is_destroyed: Whether it asked for the room's end.
         sealed: Why the room object may not be used any more; empty while it may.
@@ -41,6 +43,7 @@ class RoomContext:
         self.outputs: list[tuple[bytes, bytes]] = []
         self.outbox: list[tuple[str, str, bytes]] = []
         self.touched: set[Connection] = set()
+        self.timers = Timetable(self)
         self.is_destroyed = False
         self.sealed = ""
         self.outside = ""

@@ -14,6 +14,7 @@ InnkeeperError
 ├── StateInvalid          a value that cannot be stored in ``self.state`` or ``conn.state``
 │   └── StateTooLarge     the room's state is over its limit
 ├── OutputInvalid         a value that cannot be sent to a client
+├── TimerInvalid          a timer that makes no sense (also a ValueError)
 └── Refused               raised by users in on_connect: not a failure, the connection is refused
 
 Each class says in ``exit_code`` how a command ends that meets it.
@@ -95,6 +96,10 @@ class Refused(InnkeeperError):
 
 class OutputInvalid(InnkeeperError):
     """A value that the room's codec cannot send; the text names the type and the codec."""
+
+
+class TimerInvalid(InnkeeperError, ValueError):
+    """A timer whose name, time or rhythm makes no sense; the text says which, and what would."""
 
 
 def from_reply(text: str) -> RedisReplied:

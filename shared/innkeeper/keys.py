@@ -64,6 +64,10 @@ def room_index(shard: int | str) -> str:
     return f"inn:rooms:{shard}"
 
 
-# Indexes that can be rebuilt from the rooms; {shard} is a number from 0.
-TIMER_INDEX: Final = "inn:timers:{shard}"
+def timer_index(shard: int | str) -> str:
+    """Return one shard of the index of timers: a room stands in it before the commit that gives it its first timer."""
+    return f"inn:timers:{shard}"
+
+
+# An index that can be rebuilt from the rooms; {shard} is a number from 0.
 OUTBOX_INDEX: Final = "inn:outboxes:{shard}"

@@ -3,6 +3,8 @@
 import random
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from datetime import datetime
+from types import MappingProxyType
 from typing import Any, ClassVar, Generic, NamedTuple, cast, get_args, get_origin
 
 from typing_extensions import TypeVar
@@ -13,7 +15,9 @@ from innkeeper.address import KIND_PATTERN
 from innkeeper.connection import Connection, User
 from innkeeper.context import RoomContext
 from innkeeper.dispatch import Dispatch, find_handlers
+from innkeeper.errors import TimerInvalid
 from innkeeper.state import State
+from innkeeper.timers import Missed, Timer
 from innkeeper.typed_state import Shape, TypedState
 
 S = TypeVar("S", default=State)
@@ -136,6 +140,9 @@ class Room(Generic[S]):
     def on_leave(self, conn: Connection) -> Any:
         """Run exactly once for each member that is gone, after it was taken out of ``self.connections``."""
 
+    def on_timer(self, name: str, payload: Any) -> Any:
+        """Run when a timer is due that :meth:`schedule` has set; raising lets it be tried again later."""
+
     def on_sleep(self) -> Any:
         """Run before the instance is put away on purpose (idle, or handed over); not where its worker dies."""
 
@@ -209,6 +216,52 @@ class Room(Generic[S]):
         ]
         context.send(value, wire.address_only(*chosen), is_addressed=bool(chosen))
 
+    def schedule(
+        self,
+        name: str,
+        *,
+        after: float | None = None,
+        at: float | datetime | None = None,
+        every: float | None = None,
+        cron: str | None = None,
+        payload: Any = None,
+        missed: Missed = "skip",
+    ) -> None:
+        """Let ``on_timer(name, payload)`` run later, also where nobody is in the room and whatever dies until then.
+
+        Takes effect in the commit. A timer of that name is replaced. One in the past runs at once. What runs late keeps
+        its grid: the next run of ``every`` is counted from when the last one was due.
+
+        Args:
+            name: Its own in the room: 1 to 128 bytes, not beginning with ``~``.
+            after: Seconds from :meth:`now` to the (first) run.
+            at: The (first) run: Unix seconds, or a datetime with a time zone.
+            every: Seconds between runs, 0.02 at least; alone, the first run is that far away too.
+            cron: When it runs, as ``minute hour day month weekday`` in UTC; without any of the others.
+            payload: JSON that the hook gets, 16 KiB at most.
+            missed: What becomes of runs that nobody was there for: ``skip`` them, run ``once`` for all of them, or run
+                ``all`` of them one after another.
+
+        Raises:
+            TimerInvalid: Something makes no sense, this class has no ``on_timer``, or the room has 1,000 timers.
+            StateInvalid: The payload is not JSON.
+        """
+        self._context.check_open()
+        if type(self).on_timer is Room.on_timer:
+            raise TimerInvalid(f"timer {name!r}: {type(self).__name__} has no on_timer(self, name, payload)")
+        self._context.timers.schedule(name, payload, after=after, at=at, every=every, cron=cron, missed=missed)
+
+    def cancel(self, name: str) -> bool:
+        """Take a timer out; return whether there was one. It does not run after this event, whenever it was due."""
+        self._context.check_open()
+        return self._context.timers.cancel(name)
+
+    @property
+    def timers(self) -> Mapping[str, Timer]:
+        """The timers that are set, by name, the next one first; a look at this moment, change them by the calls."""
+        self._context.check_open()
+        return MappingProxyType(self._context.timers.shown())
+
     def destroy(self) -> None:
         """End the room with this event: everybody leaves (closed with 4404), state and members are deleted.
 
@@ -225,4 +278,4 @@ class Room(Generic[S]):
         self._context.is_destroyed = True
 
 
-__all__ = ["Connection", "Connections", "Event", "Room", "User"]
+__all__ = ["Connection", "Connections", "Event", "Room", "Timer", "User"]

@@ -113,6 +113,15 @@ class Turn:
             self.members_del.discard(connection)
             self.members_set[connection] = row
 
+    def change_timer(self, name: str, row: bytes | None) -> None:
+        """Add one change of a timer; None removes it."""
+        if row is None:
+            self.timers_set.pop(name, None)
+            self.timers_del.add(name)
+        else:
+            self.timers_del.discard(name)
+            self.timers_set[name] = row
+
     def end_room(self) -> None:
         """Make this the room's last turn: of its changes only outputs, closed sessions and the outbox stay."""
         self.state_set.clear()

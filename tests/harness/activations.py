@@ -21,15 +21,18 @@ class Stage:
         *,
         state: dict[str, Any] | None = None,
         members: dict[str, bytes] | None = None,
+        timers: dict[str, bytes] | None = None,
+        iseq: int = 0,
+        cursor: int = 0,
         created: bool = True,
     ) -> None:
         claimed = Claimed(
             token="1:1",  # noqa: S106 - no password
-            meta={b"created": b"1"} if created else {},
+            meta={b"cursor": b"%d" % cursor, **({b"created": b"1"} if created else {})},
             state={key.encode(): orjson.dumps(value) for key, value in (state or {}).items()},
             members={key.encode(): row for key, row in (members or {}).items()},
-            timers={},
-            iseq=0,
+            timers={key.encode(): row for key, row in (timers or {}).items()},
+            iseq=iseq,
             server_us=1,
         )
         self.calls: list[str] = []

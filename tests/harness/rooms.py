@@ -140,3 +140,23 @@ class Mortal(Room[Diary]):
         """Count it."""
         self.state.sleeps += 1
         self.broadcast({"sleeps": self.state.sleeps})
+
+
+class Clock(Room):
+    """Runs timers and keeps in its state when each ran: ``[name, payload, server ms]``."""
+
+    idle_s = 1.0
+
+    def on_message(self, conn: Connection, message: Any) -> None:
+        """Set the timers that the message names, as ``[name, options]``."""
+        for name, options in message["set"]:
+            self.schedule(name, **options)
+        conn.send({"set": len(message["set"])})
+
+    def on_timer(self, name: str, payload: Any) -> None:
+        """Write it down and show it."""
+        ran = [name, payload, round(self.now() * 1000)]
+        self.state.setdefault("ran", []).append(ran)
+        self.broadcast({"ran": ran})
+        if payload == "fail":
+            raise RuntimeError("told to")

@@ -18,6 +18,7 @@ from innkeeper.target import load_rooms
 from innkeeper_workers.fleet import Fleet
 from innkeeper_workers.pulse import Pulse
 from innkeeper_workers.sweep import Sweep
+from innkeeper_workers.timers import LookOut
 from innkeeper_workers.watchdog import EXIT_CODE, Watchdog
 
 log = logging.getLogger("innkeeper.worker")
@@ -64,7 +65,10 @@ async def serve(rooms: dict[str, type[Room]], redis_url: str, durability: Durabi
             await fleet.announce_kinds()
         except (RedisUnavailable, RedisReplied) as error:
             log.warning("kinds not announced yet, the next look will: %s", error)
-        beside = (pulse.beat_forever, pulse.watch_forever, pulse.renew_forever, Sweep(fleet, pulse).sweep_forever)
+        sweep, look_out = Sweep(fleet, pulse), LookOut(fleet, pulse)
+        beside = (
+            pulse.beat_forever, pulse.watch_forever, pulse.renew_forever, sweep.sweep_forever, look_out.look_forever
+        )  # fmt: skip
         duties = [asyncio.create_task(work()) for work in beside]
         waking = asyncio.create_task(fleet.serve_wakes())
         log.info("worker %s serves %s", fleet.incarnation, ", ".join(sorted(rooms)))

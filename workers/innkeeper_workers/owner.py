@@ -4,24 +4,26 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Awaitable
+from functools import partial
 from typing import TYPE_CHECKING
 
 from innkeeper import functions
 from innkeeper.activation import Activation
 from innkeeper.address import Address
-from innkeeper.channel import Command, Reply
-from innkeeper.errors import FunctionMissing, LeaseLost, RedisReplied, RedisUnavailable
+from innkeeper.channel import Command
+from innkeeper.errors import LeaseLost
 from innkeeper.functions import Claimed, Committed
 from innkeeper.keys import RoomKeys
 from innkeeper.lease import RESUME_WINDOW_MS
 from innkeeper.room import Room
 from innkeeper.turn import TRIM_EVERY_BYTES, TRIM_EVERY_COMMITS, TURN_EVENTS, TURN_OUT_BYTES, RecentOutputs
 from innkeeper.wire import InboxEvent, read_inbox_entry
+from innkeeper_workers.alarm import Alarm, Changes
+from innkeeper_workers.asking import ask
 from innkeeper_workers.starting import Starting
 from innkeeper_workers.suspicion import CONVICTED, Suspicion
 
 if TYPE_CHECKING:
-    from innkeeper.topology import Commands
     from innkeeper_workers.fleet import Fleet
 
 log = logging.getLogger("innkeeper.worker")
@@ -71,6 +73,8 @@ class Owner:
         self.activation = Activation(
             address, room_class, claimed, on_suspend=self._on_suspend, on_resume=self._on_resume, condemned=condemned
         )
+        self._ask = partial(ask, fleet, address)
+        self._alarm = Alarm(self, claimed, asked_at_s=asked_at_s, ask=self._ask)
         self._starting = Starting(self, meta, commit=self._committed, pause=self._pause_start, ask=self._ask)
         self._pending: deque[InboxEvent] = deque()
         self._must_read = True
@@ -119,7 +123,7 @@ class Owner:
         """Whether nothing has happened for the class's ``idle_s``."""
         return (
             not self._pending and self.inside is None and self._in_flight is None
-            and self.fleet.loop.time() - self.used_at_s > self.room_class.idle_s
+            and self.fleet.loop.time() - self.used_at_s > self.room_class.idle_s and not self._alarm.is_near
         )  # fmt: skip
 
     def drop(self, why: str) -> None:
@@ -139,6 +143,7 @@ class Owner:
             await self._announce(self.last_id)  # the owner before may have died between commit and announcement
             if is_fresh := self._is_created:  # what on_start does is not committed yet; else the first event creates it
                 await self._starting.run()
+            await self._alarm.start()
             while True:
                 if self._must_read and not self._pending:
                     await self._read()
@@ -155,6 +160,7 @@ class Owner:
                     await self._wait_for_news()
         finally:
             self.suspicion.end_trial()
+            self._alarm.stop()
             if self._cut_timer is not None:
                 self._cut_timer.cancel()
             if self._in_flight is not None:
@@ -321,10 +327,13 @@ class Owner:
             self._is_destroyed, self.leaving = True, "handover"
         if self.suspicion.marked_iseq and turn.consumed:
             self.suspicion.committed(turn.consumed[-1])
+        timers = self._alarm.changes(turn)
         turn.clear()
-        return self._confirm(command, sent_at_s, extend=extend)
+        return self._confirm(command, sent_at_s, timers, extend=extend)
 
-    async def _confirm(self, command: Command, sent_at_s: float, *, extend: bool) -> None:
+    async def _confirm(self, command: Command, sent_at_s: float, timers: Changes | None, *, extend: bool) -> None:
+        if timers is not None:
+            await self._alarm.before(timers)
         committed = functions.read_committed(await self._ask(command, self.fleet.commit_link))
         if not isinstance(committed, Committed):
             self.fleet.refused_count += 1
@@ -334,6 +343,8 @@ class Owner:
         self.version += 1
         if extend:
             self.confirmed_at_s = max(self.confirmed_at_s, sent_at_s)
+        if timers is not None:
+            await self._alarm.after(timers)
 
     async def _announce(self, last_id: bytes) -> None:
         """Show the edges what was committed since the last announcement, where commit may not: a replica has it now."""
@@ -351,6 +362,7 @@ class Owner:
         if self.activation.runs_hook_at_sleep and not self._is_destroyed:
             await self._put_to_sleep()
             why = "handover"  # an instance that has run on_sleep is not used any more
+        await self._alarm.before_release()
         self._has_news = False
         reply = await self._ask(
             functions.release(
@@ -377,23 +389,3 @@ class Owner:
         except TimeoutError:
             log.warning("room %s: on_sleep took longer than %g s, cut", self.address, self.room_class.handler_s)
         await self._committed()
-
-    async def _ask(self, command: Command, link: "Commands | None" = None) -> Reply:
-        """Send a command, again and unchanged while there is no answer; an error reply raises."""
-        wait_s = 0.02
-        while True:
-            try:
-                reply = (await (link or self.fleet.link).send((command,)))[0]
-            except RedisUnavailable:
-                log.warning("room %s: Redis does not answer, asking again", self.address)
-            else:
-                if isinstance(reply, FunctionMissing):
-                    await self.fleet.load_functions()
-                elif isinstance(reply, RedisReplied):
-                    if str(reply).split(" ", 1)[0] not in ("BUSY", "MISCONF", "NOREPLICAS"):
-                        raise reply
-                    log.warning("room %s: %s, asking again", self.address, reply)
-                else:
-                    return reply
-            await asyncio.sleep(wait_s)
-            wait_s = min(wait_s * 2, 0.5)

@@ -13,6 +13,7 @@ from innkeeper.topology import by_lane
 from innkeeper_workers.deaths import note_death, note_pause
 from innkeeper_workers.fleet import new_incarnation
 from innkeeper_workers.sweep import has_backlog
+from innkeeper_workers.timers import look_soon
 
 if TYPE_CHECKING:
     from innkeeper.channel import Command
@@ -173,7 +174,7 @@ class Pulse:
                 owner.renewed(iseq, sent_at_s)
 
     async def _watch_workers(self) -> None:
-        """Wake the rooms with backlog of workers silent for a second."""
+        """Wake the rooms with backlog of workers silent for a second, and look after those with timers."""
         fleet = self._fleet
         if fleet.refused_count > self._refused_count:
             fresh, self._refused_count = fleet.refused_count - self._refused_count, fleet.refused_count
@@ -187,7 +188,7 @@ class Pulse:
                 await note_death(fleet.link, worker, now_ms=fleet.redis_time_ms)
 
     async def _watch_neighbour(self) -> None:
-        """Wake the rooms with backlog of the next worker in the registry if its ear is gone.
+        """Wake the rooms with backlog of the next worker in the registry if its ear is gone, and look after timers.
 
         A killed worker's connections are closed at once, so this is quicker than its silence, and needs no traffic. It
         may be wrong (the worker reconnects): then its rooms are found to be held, and it stays in the registry.
@@ -212,8 +213,15 @@ class Pulse:
         rooms = await self._rooms_of(keys.worker_rooms(worker))
         log.info("worker %s %s, looking after its %d room(s)", worker, why, len(rooms))
         for piece in self._pieces(rooms):
-            replies = await fleet.link.send([("HMGET", room_keys(room).sessions, "#", "@") for room in piece])
-            await fleet.wake([room for room, counts in zip(piece, replies, strict=True) if has_backlog(counts)])
+            commands: list[Command] = []
+            for room in piece:
+                at = room_keys(room)
+                commands += (("HMGET", at.sessions, "#", "@"), ("EXISTS", at.timers))
+            replies = await fleet.link.send(commands)
+            waiting = [room for room, counts in zip(piece, replies[::2], strict=True) if has_backlog(counts)]
+            timed = [room for room, timers in zip(piece, replies[1::2], strict=True) if timers == 1]
+            await fleet.wake(waiting)
+            await look_soon(fleet, timed)
 
     async def _watch_edges(self) -> None:
         """Let the members of edges silent for three seconds leave, in each room in its order."""

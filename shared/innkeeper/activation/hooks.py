@@ -104,6 +104,8 @@ class Hooks:
         if context.outbox:
             self.turn.outbox += context.outbox
             context.outbox = []
+        if context.timers.is_changed:
+            context.timers.settle(self.turn)
 
     def _settle_state(self) -> None:
         context = self.context
@@ -127,6 +129,7 @@ class Hooks:
         context.touched.clear()
         context.outputs = []
         context.outbox = []
+        context.timers.undo()
         context.is_destroyed = False
 
     # --- failures -------------------------------------------------------------------------------------------------

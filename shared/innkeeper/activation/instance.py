@@ -9,6 +9,7 @@ import orjson
 from innkeeper import wire
 from innkeeper.activation.hooks import Hooks, contained
 from innkeeper.activation.membership import Membership
+from innkeeper.activation.timers import TimerEvents
 from innkeeper.context import RoomContext
 from innkeeper.room import Room
 from innkeeper.turn import Turn, dead_event
@@ -49,9 +50,12 @@ class Activation:
         stored = {key.decode(): data for key, data in claimed.state.items()}
         state = room_class._make_state(stored)  # noqa: SLF001 - the framework's side of Room
         self.context = RoomContext(address, room_class.codec, state, moment=b"0-%d" % claimed.server_us)
+        self.context.timers.load(claimed.timers)
         self._hooks = Hooks(self.context, on_suspend=on_suspend, on_resume=on_resume)
         self._membership = Membership(self._hooks, room_class, condemned or {})
         self._membership.load(claimed.members)
+        self._timers = TimerEvents(self._hooks, room_class, claimed.iseq)
+        self._cursor = int(claimed.meta.get(b"cursor", 0))
         self._room_class = room_class
         self._created = b"created" in claimed.meta
         self._is_started = False
@@ -60,6 +64,7 @@ class Activation:
             b"join": self._membership.join,
             b"leave": self._membership.leave,
             b"edge-gone": self._membership.edge_gone,
+            b"timer": self._timers.timer,
         }
 
     @property
@@ -79,8 +84,8 @@ class Activation:
 
     @property
     def void_count(self) -> int:
-        """How many events reached no hook because their connection was no member."""
-        return self._membership.void_count
+        """How many events reached no hook because their connection was no member, or their timer not the one set."""
+        return self._membership.void_count + self._timers.void_count
 
     @property
     def room(self) -> Room:
@@ -106,6 +111,7 @@ class Activation:
             self.context.outside = "on_start"
             await hooks.run(room.on_start)
             hooks.settle()
+            self._timers.rearm_lost(self._cursor)
         except BaseException as raised:  # noqa: BLE001 - a user's hook may raise anything
             hooks.undo()
             error = contained(raised)
@@ -154,7 +160,7 @@ class Activation:
         """
         self.context.moment = event.id
         rest = self._membership.message(event) if event.kind in _MESSAGES else self._rare(event)
-        if rest is not None or self.context.is_destroyed:
+        if rest is not None or self.context.is_destroyed or self._timers.lost_after is not None:
             return self._consumed(event, rest)
         self._hooks.turn.consume(event)
         self._hooks.is_partial = False
@@ -165,6 +171,8 @@ class Activation:
             await rest
         if self.context.is_destroyed:
             await self._destroyed(event)
+        else:
+            self._timers.rearm_lost(event.iseq)
         self._hooks.turn.consume(event)
         self._hooks.is_partial = False
 
@@ -179,6 +187,7 @@ class Activation:
         """End the room with this event; it also ends the turn, and the room object is not used any more."""
         await self._membership.end(event)
         self._hooks.turn.end_room()
+        self._timers.lost_after = None
         self.context.is_destroyed = False
 
     def condemn(self, event: "InboxEvent", reason: str) -> None:
@@ -187,6 +196,10 @@ class Activation:
         turn = self._hooks.turn
         turn.dead.append(dead_event(event, reason))
         self._membership.condemn(event)
+        self.context.moment = event.id
+        if event.kind == b"timer":
+            self._timers.condemn(event)
+        self._timers.rearm_lost(event.iseq)
         turn.consume(event)
         self._hooks.is_partial = False
 

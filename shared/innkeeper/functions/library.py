@@ -16,7 +16,10 @@ if TYPE_CHECKING:
     from innkeeper.channel import Reply
     from innkeeper.topology import Commands
 
-ACTS = ("push", "claim", "commit", "renew", "release", "heartbeat", "reap_edge", "wake", "look", "announce")
+ACTS = (
+    "push", "claim", "commit", "renew", "release", "heartbeat", "reap_edge", "wake", "look", "announce", "fire",
+    "expect", "due", "postpone",
+)  # fmt: skip
 # Acts that drain or keep what is accepted go on under OOM; push is refused there as back-pressure.
 _ALLOW_OOM = frozenset(ACTS) - {"push"}
 _KEPT_COUNT = 2
