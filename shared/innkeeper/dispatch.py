@@ -72,12 +72,12 @@ class Dispatch:
                 return room.on_message, (connection, message)
             if not isinstance(message_type, str):
                 raise MessageRefused("invalid_message", detail='a message is an object with a "type"')
-            raise MessageRefused("unknown_type", type=message_type[:_DETAIL_CHARACTERS])
+            raise MessageRefused("unknown_type", message_type=message_type[:_DETAIL_CHARACTERS])
         if route.convert is not None:
             try:
                 message = route.convert(message)
             except ValueError as error:  # of msgspec and of pydantic
-                named = {"type": message_type[:_DETAIL_CHARACTERS]} if isinstance(message_type, str) else {}
+                named = {"message_type": message_type[:_DETAIL_CHARACTERS]} if isinstance(message_type, str) else {}
                 raise MessageRefused("invalid_message", **named, detail=_told(error)) from None
         return getattr(room, route.name), (connection, message)
 

@@ -100,8 +100,8 @@ async def test_a_message_of_the_wrong_shape(shape: Any, message: dict[str, Any])
     turn = await stage.say({"type": "move", **message})
     ((header, body),) = turn.outputs
     answer = orjson.loads(body)
-    assert (header, turn.dead, set(answer)) == (b"text +1", [], {"error", "type", "detail"})
-    assert (answer["error"], answer["type"]) == ("invalid_message", "move")
+    assert (header, turn.dead, set(answer)) == (b"text +1", [], {"error", "message_type", "detail"})
+    assert (answer["error"], answer["message_type"]) == ("invalid_message", "move")
     assert "x" in answer["detail"]
 
 
@@ -211,8 +211,8 @@ async def test_a_mixin_may_bring_handlers() -> None:
 async def test_types_that_nobody_takes() -> None:
     """Their sender is told, cut to 200 characters; so is one whose message has no type."""
     stage = await stage_of(Base)
-    assert await said(stage, {"type": "nobody"}) == {"error": "unknown_type", "type": "nobody"}
-    assert await said(stage, {"type": "é" * 900}) == {"error": "unknown_type", "type": "é" * 200}
+    assert await said(stage, {"type": "nobody"}) == {"error": "unknown_type", "message_type": "nobody"}
+    assert await said(stage, {"type": "é" * 900}) == {"error": "unknown_type", "message_type": "é" * 200}
     wanted = {"error": "invalid_message", "detail": 'a message is an object with a "type"'}
     for message in ({}, {"type": 5}, {"type": ["move"]}, [1], "move", None, 7):
         assert await said(stage, message) == wanted
@@ -251,7 +251,7 @@ async def test_a_fallback_that_wants_a_class() -> None:
     answer = await said(stage, {"type": ["x" * 5000]})
     assert set(answer) == {"error", "detail"}
     assert await said(stage, {"type": "t" * 5000}) == {
-        "error": "invalid_message", "type": "t" * 200, "detail": "Object missing required field `x`",
+        "error": "invalid_message", "message_type": "t" * 200, "detail": "Object missing required field `x`",
     }  # fmt: skip
 
 
@@ -276,7 +276,7 @@ async def test_what_a_validator_says_is_told() -> None:
     """A ValueError of a user's validator refuses the message, with its text and place."""
     answer = await said(await stage_of(room_of(Checked)), {"type": "move", "x": "value"})
     assert answer == {
-        "error": "invalid_message", "type": "move", "detail": "Value error, no such place - at `x`",
+        "error": "invalid_message", "message_type": "move", "detail": "Value error, no such place - at `x`",
     }  # fmt: skip
 
 
