@@ -1,0 +1,105 @@
+"""The examples, each as its users would meet it: a whole house with its file as the target."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from harness.house import Client, House, until
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
+
+def house_of(example: str, folder: Path) -> House:
+    """Return a house that serves an example, with two edges and two workers."""
+    return House(folder, edges=2, workers=2, target=str(EXAMPLES / f"{example}.py"))
+
+
+def last(client: Client, kind: str) -> dict[str, Any]:
+    """Return the newest frame of a type."""
+    return next((frame for frame in reversed(client.got) if frame.get("type") == kind), {})
+
+
+async def shows(client: Client, kind: str, fits: Callable[[dict[str, Any]], object]) -> dict[str, Any]:
+    """Wait until a client's newest frame of a type fits."""
+    await until(lambda: fits(last(client, kind)), f"a fitting {kind}", timeout_s=20, seen=client.got)
+    return last(client, kind)
+
+
+async def test_cursors(tmp_path: Path) -> None:
+    """Who points is seen by the others, also by a newcomer, until it leaves; nonsense is told to its sender."""
+    async with house_of("cursors", tmp_path) as house:
+        ann = await house.join("cursors/main", name="ann")
+        bob = await house.join("cursors/main", edge=1, name="bob")
+        await shows(ann, "count", lambda f: f.get("count") == 2)
+        await ann.send({"type": "point", "x": 0.25, "y": 0.5})
+        point = await shows(bob, "point", lambda f: f.get("x") == 0.25)
+        assert point["name"] == "ann"
+        assert point["id"] == last(ann, "welcome")["you"]
+        carl = await house.join("cursors/main", name="carl")
+        await shows(carl, "point", lambda f: f.get("name") == "ann")
+        await ann.send({"type": "point", "x": "left"})
+        await until(lambda: any(f.get("error") == "invalid_message" for f in ann.got), "an error")
+        await ann.close()
+        await shows(bob, "gone", lambda f: f.get("id") == point["id"])
+        assert not last(ann, "point")
+
+
+async def play(player: Client, cell: int, mark: str) -> None:
+    """Wait for the turn of a mark, and play a cell."""
+    await shows(player, "game", lambda f: f.get("begun") and f["turn"] == mark and not f["winner"])
+    await player.send({"type": "play", "cell": cell})
+
+
+async def test_tic_tac_toe(tmp_path: Path) -> None:
+    """Two are matched and play on the same sockets; rules hold; they go back for another game with the third."""
+    async with house_of("tictactoe", tmp_path) as house:
+        ann = await house.join("lobby/main", name="ann")
+        await shows(ann, "waiting", bool)
+        bob = await house.join("lobby/main", edge=1, name="bob")
+        for player in (ann, bob):
+            await shows(player, "game", lambda f: f.get("begun") is True)
+        by_mark = {last(player, "you")["mark"]: player for player in (ann, bob)}
+        x, o = by_mark["X"], by_mark["O"]
+        await play(x, 0, "X")
+        await play(o, 0, "O")
+        await until(lambda: last(o, "error"), "that cell is taken")
+        for player, mark, cell in ((o, "O", 3), (x, "X", 1), (o, "O", 4), (x, "X", 2)):
+            await play(player, cell, mark)
+        for player in (x, o):
+            assert (await shows(player, "game", lambda f: f["winner"] == "X"))["board"][:3] == ["X"] * 3
+        await x.send({"type": "again"})
+        await until(lambda: x.got[-1] == {"type": "waiting"}, "it waits in the lobby", timeout_s=20, seen=x.got)
+        carl = await house.join("lobby/main", name="carl")
+        await shows(carl, "game", lambda f: f.get("begun") is True)
+        await shows(x, "game", lambda f: f.get("begun") is True)
+        assert [client.close_code for client in (ann, bob, carl)] == [None] * 3
+
+
+async def test_arena(tmp_path: Path) -> None:
+    """Twenty ticks a second while somebody is there; players steer, and the clock stops with the last one."""
+    async with house_of("arena", tmp_path) as house:
+        ann, bob = await house.join("arena/main", name="ann"), await house.join("arena/main", edge=1, name="bob")
+        me = (await shows(ann, "welcome", bool))["you"]
+        await shows(bob, "field", lambda f: len(f.get("players", ())) == 2)
+        begun_s, first = time.monotonic(), last(bob, "field")["tick"]
+        await asyncio.sleep(2)
+        rate = (last(bob, "field")["tick"] - first) / (time.monotonic() - begun_s)
+        assert 14 <= rate <= 22, rate
+        ticks = [frame["tick"] for frame in bob.got if frame.get("type") == "field"]
+        assert ticks == list(range(ticks[0], ticks[0] + len(ticks)))
+        await ann.send({"type": "steer", "to": "up"})
+        x, y = last(bob, "field")["players"][me][:2]
+        await shows(bob, "field", lambda f: f["players"][me][1] != y)
+        await ann.send({"type": "steer", "to": "sideways"})
+        await until(lambda: any(f.get("error") == "invalid_message" for f in ann.got), "an error")
+        assert 0 <= x < 40
+        await ann.close()
+        await shows(bob, "field", lambda f: list(f["players"]) != [] and me not in f["players"])
+        await bob.close()
+        await until(lambda: _is_still(house), "no timer is left", timeout_s=20)
+
+
+async def _is_still(house: House) -> bool:
+    return not await house.redis.exists("inn:{arena/main}:timers")
