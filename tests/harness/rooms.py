@@ -160,3 +160,16 @@ class Clock(Room):
         self.broadcast({"ran": ran})
         if payload == "fail":
             raise RuntimeError("told to")
+
+
+class Almanac(Room):
+    """Keeps how late each of its timers ran, by this machine's clock: ``[name, ms]``; their payload says when."""
+
+    def on_message(self, conn: Connection, message: Any) -> None:  # noqa: ARG002 - the hook's signature
+        """Set timers: ``[name, Unix s]``."""
+        for name, at_s in message:
+            self.schedule(name, at=at_s, payload=at_s)
+
+    def on_timer(self, name: str, payload: Any) -> None:
+        """Write it down."""
+        self.state.setdefault("ran", []).append([name, round((time.time() - payload) * 1000)])

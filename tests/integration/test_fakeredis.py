@@ -12,8 +12,10 @@ from innkeeper import functions
 from innkeeper.address import Address
 from innkeeper.errors import EdgeClosed, RedisReplied
 from innkeeper.functions import Claimed, Committed, Held, Released
+from innkeeper.functions import timers as acts
 from innkeeper.functions.library import load_library
 from innkeeper.redis_client import Connect, Link
+from innkeeper.timers import GraceRow, TimerRow
 from innkeeper.turn import DeadEvent
 from innkeeper.wire import read_news
 
@@ -158,3 +160,36 @@ async def test_error_replies(fake: RoomActs) -> None:
     assert replies[0] == b"OK"
     assert isinstance(replies[1], RedisReplied)
     assert replies[2] == b"v"
+
+
+async def test_timers(fake: RoomActs, ears: Listener) -> None:
+    """Timers fire once, graces end, and the index of timers is kept, as on a real server."""
+    await ears.subscribe(fake.keys.bell)
+    await fake.own()
+    await fake.push(session("join"))
+    await ears.next()
+    late_ms = await fake.server_ms() + 60_000
+    rows = {
+        "x": TimerRow("1-1.1", 5, b'{"a":[]}').to_row(),
+        "y": TimerRow("1-1.2", late_ms).to_row(),
+        "~grace:s1": GraceRow("1-1.3", 5, "c-s1", 1, "e1").to_row(),
+        "nonsense": b"{}",
+    }
+    for name, row in rows.items():
+        await fake.link.call("HSET", fake.keys.timers, name, row)
+    fired = acts.read_fired(await fake.ask(acts.fire(fake.keys)))
+    assert fired[:5] == (2, late_ms, 2, 3, 1)
+    kinds = {event.kind: event for event in read_news(await ears.next())}
+    assert kinds[b"timer"].data == b'{"name":"x","id":"1-1.1","due":5}'
+    assert (kinds[b"leave"].session, kinds[b"leave"].generation) == (b"s1", 1)
+    assert " closed " in (await fake.hash("sessions"))["s:s1"]
+    assert (await fake.hash("timers"))["x"].startswith('{"fired":true,"id":')
+    assert acts.read_fired(await fake.ask(acts.fire(fake.keys, names=["x", "y", "z"])))[:3] == (0, late_ms, 2)
+    room = fake.address
+    assert acts.read_expected(await fake.ask(acts.expect(3, [(room, late_ms)]))) == [late_ms]
+    assert acts.read_due(await fake.ask(acts.due(3, most=5)))[1:] == (late_ms, [])
+    assert acts.read_expected(await fake.ask(acts.expect(3, [(room, 7), (room, 9)]))) == [7, 6]
+    assert acts.read_due(await fake.ask(acts.due(3, most=5))).rooms == [(str(room), 6)]
+    assert await fake.ask(acts.postpone(3, [(str(room), 7, "gone")])) == 0
+    assert await fake.ask(acts.postpone(3, [(str(room), 6, late_ms)])) == 1
+    assert await fake.ask(acts.postpone(3, [(str(room), late_ms, "gone")])) == 1
