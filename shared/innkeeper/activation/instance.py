@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 log = logging.getLogger("innkeeper.worker")
 
 _MESSAGES = (b"text", b"binary")
-_OF_MEMBERS = (*_MESSAGES, b"leave", b"edge-gone", b"drop", b"resume", b"resync")
+# What is void in a room that was never created: it is about members or timers, and there are none.
+_OF_NOBODY = (*_MESSAGES, b"leave", b"edge-gone", b"drop", b"resume", b"resync", b"timer")
 
 
 class Activation:
@@ -122,11 +123,11 @@ class Activation:
         self._created = self._is_started = True
 
     def concerns_nobody(self, event: "InboxEvent") -> bool:
-        """Whether an event is about members and there are none: then it creates no room, and needs no start.
+        """Whether an event creates no room, and needs no start, where there is none.
 
         A room's last sockets say that they are gone after it was destroyed: that must not make it anew.
         """
-        return event.kind in _OF_MEMBERS and not self.context.members
+        return event.kind in _OF_NOBODY and not self.context.members
 
     async def sleep(self) -> None:
         """Run on_sleep before the instance is put away; what it raises is logged, and nothing of it counts."""

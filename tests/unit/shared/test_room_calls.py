@@ -379,7 +379,7 @@ def test_rooms_without_on_sleep_have_nothing_to_run() -> None:
 
 
 # --- what creates a room ----------------------------------------------------------------------------------------------
-@pytest.mark.parametrize("kind", ["text", "binary", "leave", "edge-gone", "drop", "resume", "resync"])
+@pytest.mark.parametrize("kind", ["text", "binary", "leave", "edge-gone", "drop", "resume", "resync", "timer"])
 async def test_events_of_members_create_no_room(kind: str) -> None:
     """The last leaves of a destroyed room come after its end: without members they need no start and run no hook."""
     stage = Stage(Doomed, created=False)
