@@ -86,9 +86,12 @@ async def test_none_is_missed_or_doubled_and_few_are_late(tmp_path: Path) -> Non
         assert time.time() < first_s, "the machine is too slow for so many rooms: lower INNKEEPER_TEST_ROOMS"
         await asyncio.sleep(first_s + SPREAD_S - time.time())
         wanted = ROOMS * TIMERS_A_ROOM
-        deadline_s = time.monotonic() + 60
-        while len(found := await _late_ms(link)) < wanted and time.monotonic() < deadline_s:
+        found = await _late_ms(link)
+        for _ in range(60):
+            if len(found) == wanted:
+                break
             await asyncio.sleep(1)
+            found = await _late_ms(link)
         await link.close()
         late_ms = sorted(late for runs in found.values() for late in runs)
         missed, doubled = wanted - len(found), sum(len(runs) > 1 for runs in found.values())

@@ -160,7 +160,7 @@ class _RoomCheck:
                 self.joined.add(sender)
             elif sender not in self.joined:
                 self._note(Kind.WRONG_LEAVE, f"{where}: it has not joined")
-            elif sender in self.left:
+            elif sender in self.left and kind != "timer":  # that is the room's, whoever has set it
                 again = "a second time" if kind == "leave" else "after its leave"
                 self._note(Kind.WRONG_LEAVE, f"{where} {number or ''}: {again}")
             if kind == "leave":

@@ -20,9 +20,10 @@ from harness.simulation.server import SimulatedRedis
 from harness.simulation.sockets import Client
 from innkeeper.address import Address, parse_address
 from innkeeper.close_codes import UNAVAILABLE
-from innkeeper.keys import COUNTERS, DEATHS, EDGES, KINDS, WORKERS, room_index, room_keys, wake_queue
+from innkeeper.keys import COUNTERS, DEATHS, EDGES, KINDS, WORKERS, room_index, room_keys, timer_index, wake_queue
 
 _SHOWN_WITHIN_S = 3.0  # two looks of the edge's sweep, and some
+_INDEXES = (wake_queue(""), room_index(""), timer_index(""))
 _NO_LEAVE = {"leave-raises", "leave-hangs"}
 
 
@@ -54,6 +55,8 @@ class Judge:
         for room in self.record.rooms:
             members = self.redis.ask("HKEYS", room_keys(parse_address(room)).members)
             members = [clients[member.decode()] for member in members]
+            if timers := self.redis.ask("HKEYS", room_keys(parse_address(room)).timers):
+                yield f"{room} has timers: {timers}"
             if ghosts := [client.name for client in members if client.close_code is not None]:
                 yield f"{room} has members that are gone: {ghosts}"
         for client in self.cast.clients:
@@ -118,6 +121,8 @@ class Judge:
         if int(state.get(b"created", b"1")) != 1:
             yield f"on_create ran {state[b'created']!r} times"
         yield from replay.violations
+        if replay.timers:
+            yield f"timers have not run: {dict(replay.timers)}"
         if list(stored.steps) != replay.steps:
             at = _first_difference(list(stored.steps), replay.steps)
             yield f"the state differs from the replay from step {at + 1} on"
@@ -170,7 +175,7 @@ class Judge:
                 if name.endswith((":lock", ":members")):
                     yield f"{name} is still there"
             # Rooms handed over wait; deaths are remembered for a minute, counters for ever.
-            elif name not in {KINDS, DEATHS, COUNTERS} and not name.startswith((wake_queue(""), room_index(""))):
+            elif name not in {KINDS, DEATHS, COUNTERS} and not name.startswith(_INDEXES):
                 yield f"{name} is still there"
         gone = {wire.end for wire in self.cast.network.wires if not wire.process.is_alive}  # killed silently
         for channel, subscribers in self.redis.fake.ssubscribers.items():

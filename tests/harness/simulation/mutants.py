@@ -10,12 +10,15 @@ from innkeeper import functions
 from innkeeper.activation.hooks import Hooks
 from innkeeper.errors import RedisReplied, RedisUnavailable
 from innkeeper.functions import Committed
+from innkeeper.timetable import Timetable
 from innkeeper_edge.chain import Chain, Verdict
 from innkeeper_edge.edge import Edge
 from innkeeper_edge.feed import Feed
 from innkeeper_edge.ingress import Ingress, _drop
+from innkeeper_workers.alarm import Alarm
 from innkeeper_workers.owner import Owner
 from innkeeper_workers.pulse import Pulse
+from innkeeper_workers.timers import LookOut
 
 Mutate = Callable[[pytest.MonkeyPatch], None]
 _WORDS_AT = 7  # of a push: edge, batch and more
@@ -151,6 +154,30 @@ def worker_lets_dead_edges_be(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Pulse, "_watch_edges", nobody)
 
 
+def worker_never_looks_out(patch: pytest.MonkeyPatch) -> None:
+    """Nobody looks for timers of rooms that have no owner."""
+
+    async def nothing_due(self: LookOut) -> float:
+        del self
+        return 0.25
+
+    patch.setattr(LookOut, "look", nothing_due)
+
+
+def owner_keeps_timers_to_itself(patch: pytest.MonkeyPatch) -> None:
+    """The index does not learn of timers."""
+
+    async def nowhere(self: Alarm, due_ms: int) -> None:
+        del self, due_ms
+
+    patch.setattr(Alarm, "_write", nowhere)
+
+
+def worker_runs_a_timer_and_keeps_it(patch: pytest.MonkeyPatch) -> None:
+    """A timer that has run is fired again, because its row is set anew as it was."""
+    patch.setattr(Timetable, "advance", Timetable.rearm)
+
+
 # What is broken, and the faults that should show it.
 MUTANTS: tuple[tuple[Mutate, tuple[str, ...]], ...] = (
     (edge_sees_no_holes, ("cut_pubsub",)),
@@ -163,4 +190,7 @@ MUTANTS: tuple[tuple[Mutate, tuple[str, ...]], ...] = (
     (worker_takes_silence_for_yes, ("slow", "cut")),
     (worker_keeps_what_failed, ()),
     (worker_lets_dead_edges_be, ("kill_edge",)),
+    (worker_never_looks_out, ()),
+    (owner_keeps_timers_to_itself, ()),
+    (worker_runs_a_timer_and_keeps_it, ()),
 )

@@ -5,10 +5,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+import orjson
 from fakeredis._helpers import SimpleError
 
 from harness.simulation.server import Fields, ServerEnd
 from innkeeper.functions import Committed, read_committed, read_pushed
+from innkeeper.functions.timers import read_fired
+from innkeeper.wire import read_inbox_entry
 
 _KEYS_AT = 3
 _COUNTS_AT = 9  # among a commit's words after the token
@@ -34,6 +37,7 @@ class RoomRecord:
         events: From iseq 1 on.
         outputs: Header and body, from oseq 1 on.
         token: Of the owner; empty when there is none.
+        fired: Timers that have fired: name and id.
         let_in_at_s: When the join of a connection was committed.
     """
 
@@ -43,6 +47,11 @@ class RoomRecord:
     version: int = 0
     let_in_at_s: dict[str, float] = field(default_factory=dict)
     released: set[str] = field(default_factory=set)
+    fired: set[tuple[str, str]] = field(default_factory=set)
+
+
+def _blind(*words: object) -> Any:
+    raise AssertionError(f"no server to ask {words}")
 
 
 class Record:
@@ -57,6 +66,7 @@ class Record:
         self.rooms: defaultdict[str, RoomRecord] = defaultdict(RoomRecord)
         self.bitten: Counter[str] = Counter()
         self.violations: list[str] = []
+        self.peek: Callable[..., Any] = _blind  # a look into the server
         self.buried: dict[str, str] = {}  # incarnations that heard of their death, and their processes
 
     def tap(self, end: ServerEnd, fields: Fields, reply: Any) -> None:
@@ -98,6 +108,24 @@ class Record:
             self.bitten["edges reaped in a room"] += 1
             event = Accepted("", "edge-gone", "-", args[0].decode(), b"")
             self._accept(room, record, len(record.events) + 1, event)
+
+    def _fire(self, room: str, record: RoomRecord, args: Fields, reply: Any) -> None:
+        """Take the events that timers have made; each setting of a timer fires once, when its time has come."""
+        del args
+        fired = read_fired(reply)
+        self.bitten["timers fired"] += fired.appended
+        if not fired.appended:
+            return
+        entries = self.peek("XREVRANGE", f"inn:{{{room}}}:inbox", "+", "-", "COUNT", fired.appended)
+        for entry_id, fields in reversed(entries):
+            event = read_inbox_entry(entry_id, fields)
+            self._accept(room, record, event.iseq, Accepted("", event.kind.decode(), "-", "", event.data))
+            timer = orjson.loads(event.data)
+            if timer["due"] * 1000 > event.time_us:
+                self.violations.append(f"{room}: timer {timer} fired early, at {event.time_us}")
+            if (timer["name"], timer["id"]) in record.fired:
+                self.violations.append(f"{room}: timer {timer} fired again")
+            record.fired.add((timer["name"], timer["id"]))
 
     def _accept(self, room: str, record: RoomRecord, iseq: int, event: Accepted) -> None:
         if iseq <= len(record.events):

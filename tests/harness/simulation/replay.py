@@ -8,7 +8,7 @@ import orjson
 
 from harness.history import Step
 from harness.simulation.record import Accepted
-from harness.simulation.rooms import SURE
+from harness.simulation.rooms import SURE, TICKS
 from innkeeper_workers.suspicion import CONVICTED
 
 _MUST_FAIL = ("raise", "wait-raise", "hang")
@@ -27,6 +27,7 @@ class Replay:
     Attributes:
         steps: What the room's chronicle must say.
         members: Who must be in, by connection.
+        timers: How often each timer that is set must run yet, by name.
         accepted: How many of its sure messages were accepted while it was a member, by name.
         convicted_senders: Of whom a message was put aside, by name: it killed its workers, or chance did three times.
         violations: Events put aside that should not have been, or the other way round.
@@ -39,6 +40,7 @@ class Replay:
         self.members: dict[str, str] = {}
         self.accepted: Counter[str] = Counter()
         self.convicted_senders: set[str] = set()
+        self.timers: Counter[str] = Counter()
         self.violations: list[str] = []
         self._names = names
         self._dead = Counter(map(_iseq, dead))
@@ -60,6 +62,8 @@ class Replay:
                 self._message(iseq, event, orjson.loads(event.data), failed)
             case "leave" if event.connection in self.members:
                 self._expect(iseq, failed, int(self._leave(iseq, event.connection, failed)))
+            case "timer":
+                self._timer(iseq, orjson.loads(event.data)["name"], failed)
             case "edge-gone":
                 gone = [connection for connection, edge in self.members.items() if edge == event.edge]
                 self._expect(iseq, failed, sum(self._leave(iseq, connection, 0) for connection in gone))
@@ -100,7 +104,27 @@ class Replay:
             self.accepted[name] += 1
             self.steps.append(Step("say", name, message["i"]))
         elif do not in _MUST_FAIL:
+            if do == "timer":
+                m = message["m"]
+                left = TICKS if m % 3 == 0 else 1
+                self.timers[f"{name}/{m}/{left}"] = left
             self.steps.append(Step(do, name, message["m"]))
+
+    def _timer(self, iseq: int, name: str, failed: int) -> None:
+        """Run a timer: it was set, and has runs left."""
+        sender, m, _ = name.split("/")
+        if name not in self.timers:
+            self.violations.append(f"event {iseq} is of timer {name}, which is not set")
+            return
+        if iseq in self._convicted:
+            if name.endswith("/1"):
+                del self.timers[name]
+            return
+        self._expect(iseq, failed, 0)
+        self.steps.append(Step("timer", sender, int(m)))
+        self.timers[name] -= 1
+        if not self.timers[name]:
+            del self.timers[name]
 
     def _leave(self, iseq: int, connection: str, failed: int) -> bool:
         """Take a member out; return whether its hook failed."""

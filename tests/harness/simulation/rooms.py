@@ -1,7 +1,7 @@
 """The rooms of a simulation: chronicles that do in their hooks what users do, too: raise, wait, hang, close."""
 
 import asyncio
-from typing import Any
+from typing import Any, Literal
 
 from harness.chronicle import Chronicle
 from harness.history import Step
@@ -10,6 +10,8 @@ from innkeeper import Connection, Refused
 SURE = ("say", "note", "big", "close")
 """What a message can ask for that cannot fail; these are numbered by ``i`` for the history checker."""
 BIG_BYTES = 13_000
+TICKS = 3
+_MISSED: tuple[Literal["skip", "once", "all"], ...] = ("skip", "once", "all")
 
 
 class Ledger(Chronicle):
@@ -48,12 +50,32 @@ class Ledger(Chronicle):
         conn.send({"ack": message["m"]})
         if do == "big":
             self.broadcast({"pad": "x" * BIG_BYTES})
+        if do == "timer":
+            self._set_timer(conn.user.name, message)
         if do == "close":
             conn.close(4000, "told to")
         if do in ("raise", "wait-raise"):
             raise RuntimeError("on_message was told to")
         if do == "hang":
             await asyncio.Event().wait()
+
+    def _set_timer(self, sender: str, message: dict[str, Any]) -> None:
+        """Set a timer that runs once, soon or when the room sleeps, or one that runs three times."""
+        m = message["m"]
+        if m % 3 == 0:
+            missed = _MISSED[m % 9 // 3]
+            self.schedule(f"{sender}/{m}/{TICKS}", every=max(message["s"], 0.02), missed=missed, payload=[sender, m])
+        else:
+            self.schedule(f"{sender}/{m}/1", after=message["s"] * (45 if m % 2 else 5), payload=[sender, m])
+
+    def on_timer(self, name: str, payload: Any) -> None:
+        """Note it; one that has run three times is cancelled."""
+        sender, m = payload
+        self._note(Step("timer", sender, m))
+        counts = self.state.setdefault("ticks", {})
+        counts[name] = counts.get(name, 0) + 1
+        if counts[name] == TICKS:
+            self.cancel(name)
 
     async def on_leave(self, conn: Connection) -> None:  # type: ignore[override]
         """Note it."""

@@ -158,6 +158,7 @@ def simulate(
         with _one_world(loop, seed) as servers:
             redis = SimulatedRedis(loop, record.tap)
             servers.append(redis)
+            record.peek = redis.peek
             network = Network(loop, redis, seed, trace.bytes_arrived)
             cast = Cast(loop, network, seed, trace.note)
             scenario = Scenario(cast, network, redis, seed=seed, event_count=event_count, only_faults=only_faults)

@@ -15,7 +15,10 @@ from innkeeper.address import Address
 MOST_EVENTS = 300
 _EVENT_COUNTS = (20, 30, 30, 40, 40, 60, 60, 100, 100, MOST_EVENTS)
 _TRAITS = ("refused", "raises", "leave-raises", "leave-hangs", "leave-waits")
-_DEEDS = ("say",) * 40 + ("note",) * 8 + ("wait",) * 8 + ("raise",) * 4 + ("wait-raise", "big", "big", "close", "hang")
+_DEEDS = (
+    *("say",) * 40, *("note",) * 8, *("wait",) * 8, *("raise",) * 4, *("timer",) * 4,
+    "wait-raise", "big", "big", "close", "hang",
+)  # fmt: skip
 _ROOMS = (Address("ledger", "one"), Address("ledger", "two"), Address("narrow", "three"), Address("ledger", "four"))
 
 
