@@ -55,6 +55,11 @@ class Timetable:
             except ValueError as error:
                 log.error("room %s: %s", self._context.address, error)  # noqa: TRY400 - the text says it all
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether no timer is set, by commits and events that have ended."""
+        return not self._rows
+
     # --- looks ----------------------------------------------------------------------------------------------------
     def get(self, name: str) -> Row | None:
         """Return a row as the running event sees it."""

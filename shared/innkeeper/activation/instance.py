@@ -127,7 +127,8 @@ class Activation:
 
         A room's last sockets say that they are gone after it was destroyed: that must not make it anew.
         """
-        return event.kind in _OF_NOBODY and not self.context.members
+        context = self.context
+        return event.kind in _OF_NOBODY and not context.members and context.timers.is_empty
 
     async def sleep(self) -> None:
         """Run on_sleep before the instance is put away; what it raises is logged, and nothing of it counts."""

@@ -368,3 +368,11 @@ async def test_a_grace_is_a_row_of_the_turn() -> None:
 def test_what_users_import() -> None:
     """The types of this page are part of the package."""
     assert Timer("x", 1.0, None, None, None).due_s == 1.0
+
+
+@pytest.mark.parametrize("timers", [{}, {"x": ONCE.to_row()}])
+async def test_what_creates_a_room(timers: dict[str, bytes]) -> None:
+    """A timer's event that is left over creates none; one whose timer is set wants its hook."""
+    stage = Stage(Clock, timers=timers, created=False)
+    event = stage.event("timer", "-", b'{"name":"x","id":"1-1.1","due":5}', "")
+    assert stage.activation.concerns_nobody(event) == (not timers)
