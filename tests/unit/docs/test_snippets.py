@@ -54,6 +54,7 @@ SAID: dict[str, tuple[Any, Any]] = {
     "Door": ("open", "open"),
     "Forgetful": ("x", 1),
     "Careful": ("x", 1),
+    "Auction": (5, {"best": 5}),
 }
 """What each room of the pages is told, and what it answers."""
 
@@ -69,6 +70,18 @@ async def test_the_rooms_of_the_pages_do_what_they_say(page: Path, line: int, co
         await ann.send(message)
         assert ann.take() == [answer], name
         room.check()
+
+
+async def test_the_auction_of_the_pages_closes() -> None:
+    """Its timers run when the page says."""
+    page, line, code = next(found.values for found in snippets() if "class Auction" in str(found.values[2]))
+    room = RoomHarness(rooms_of(page, line, code)["Auction"])
+    ann = await room.join("ann")
+    await room.clock.advance(1250)
+    assert ann.take() == [{"text": "still open"}] * 2
+    await room.clock.advance(10_000)
+    assert ann.take()[-1] == {"closed": True}
+    assert not room._stored.timers
 
 
 def test_the_tests_of_the_pages_pass(tmp_path: Path) -> None:
