@@ -37,8 +37,8 @@ async def test_typed_messages_tags_and_state(house: House) -> None:
     await ann.expect(lambda f: f == {"said": "ahoy"}, "its word")
     await bob.expect(lambda f: f == {"said": "bonjour"}, "its word")
     assert [frame for frame in ann.got if "error" in frame] == [
-        {"error": "invalid_message", "type": "say", "detail": "Expected `str`, got `int` - at `$.text`"},
-        {"error": "unknown_type", "type": "shout"},
+        {"error": "invalid_message", "message_type": "say", "detail": "Expected `str`, got `int` - at `$.text`"},
+        {"error": "unknown_type", "message_type": "shout"},
     ]
     assert {"said": "bonjour"} not in ann.got
     assert {"said": "ahoy"} not in bob.got
