@@ -50,6 +50,7 @@ async def test_destroy(house: House) -> None:
     """Everybody is closed with 4404 after what was sent, numbers alone stay, and a later join finds a new room."""
     room = "mortal/end"
     ann = await house.join(room, name="ann")
+    await ann.expect(lambda f: "lines" in f, "the diary")
     bob = await house.join(room, edge=1, name="bob")
     await bob.expect(lambda f: "lines" in f, "the diary")
     await bob.send({"type": "say", "text": "a"})
