@@ -37,8 +37,8 @@ async def test_typed_messages_tags_and_state(house: House) -> None:
     await ann.expect(lambda f: f == {"said": "ahoy"}, "its word")
     await bob.expect(lambda f: f == {"said": "bonjour"}, "its word")
     assert [frame for frame in ann.got if "error" in frame] == [
-        {"error": "invalid_message", "type": "say", "detail": "Expected `str`, got `int` - at `$.text`"},
-        {"error": "unknown_type", "type": "shout"},
+        {"error": "invalid_message", "message_type": "say", "detail": "Expected `str`, got `int` - at `$.text`"},
+        {"error": "unknown_type", "message_type": "shout"},
     ]
     assert {"said": "bonjour"} not in ann.got
     assert {"said": "ahoy"} not in bob.got
@@ -50,6 +50,7 @@ async def test_destroy(house: House) -> None:
     """Everybody is closed with 4404 after what was sent, numbers alone stay, and a later join finds a new room."""
     room = "mortal/end"
     ann = await house.join(room, name="ann")
+    await ann.expect(lambda f: "lines" in f, "the diary")
     bob = await house.join(room, edge=1, name="bob")
     await bob.expect(lambda f: "lines" in f, "the diary")
     await bob.send({"type": "say", "text": "a"})

@@ -347,3 +347,44 @@ async def test_sends_at_once_are_run_one_after_the_other() -> None:
     await asyncio.gather(*(client.send(n) for n in range(10) for client in (ann, bob)))
     assert room.state["said"] == [n for n in range(10) for _ in range(2)]
     assert ann.take() == bob.take() == room.state["said"]
+
+
+class Ticking(Room):
+    """Has a timer of each kind."""
+
+    def on_connect(self, conn: Connection) -> None:  # noqa: ARG002 - the hook's signature
+        """Set them."""
+        self.schedule("once", after=5, payload={"n": 1})
+        self.schedule("tick", every=2)
+        self.schedule("bad", after=7)
+
+    def on_timer(self, name: str, payload: Any) -> None:
+        """Show it; one of them fails."""
+        if name == "bad":
+            raise ValueError("told to")
+        self.broadcast([name, payload, round(self.now() - START_S, 2)])
+
+
+async def test_timers_run_as_the_clock_moves() -> None:
+    """Each when it is due, in order, none early; one that fails is tried again until it is put aside."""
+    room = RoomHarness(Ticking)
+    ann = await room.join()
+    await room.clock.advance(1.99)
+    assert ann.take() == []
+    await room.clock.advance(4.1)
+    assert ann.take() == [["tick", None, 2.0], ["tick", None, 4.0], ["once", {"n": 1}, 5.0], ["tick", None, 6.0]]
+    await room.clock.advance(4)
+    assert room.dead == []
+    await room.clock.advance(600)
+    assert [dead.error for dead in room.dead] == ["ValueError: told to"]
+    assert [name for name, *_ in ann.take()].count("tick") == 302
+
+
+async def test_timers_of_a_room_that_sleeps() -> None:
+    """They wake it: what is due is in the state, not in the object."""
+    room = RoomHarness(Ticking)
+    ann = await room.join()
+    await room.sleep()
+    room.crash()
+    await room.clock.advance(2.1)
+    assert ann.take() == [["tick", None, 2.0]]
