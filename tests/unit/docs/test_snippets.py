@@ -56,7 +56,6 @@ SAID: dict[str, tuple[Any, Any]] = {
     "Auction": (dt.timedelta(hours=1, seconds=1), {"closed": True}),
     "Forgetful": ("x", 1),
     "Careful": ("x", 1),
-    "Auction": (5, {"best": 5}),
 }
 """What each room of the pages is told, or how long it is left alone, and what it says to that at last."""
 
