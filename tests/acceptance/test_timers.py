@@ -8,7 +8,9 @@ from typing import Any
 
 import orjson
 
+from harness.cluster import Cluster
 from harness.house import House, until
+from harness.valkey import Valkey
 
 
 async def ran(house: House, room: str) -> list[list[Any]]:
@@ -87,6 +89,34 @@ async def test_killed_workers_lose_double_and_hurry_no_timer(tmp_path: Path) -> 
         late_ms.sort()
         print(f"late: median {late_ms[300]:.0f} ms, worst {late_ms[-1]:.0f} ms")
         assert late_ms[-1] < 8000
+
+
+async def test_timers_in_a_cluster(tmp_path: Path) -> None:
+    """Rooms over three primaries, their index on others: each sleeps, is woken for its timer, and runs it once."""
+    rooms = [f"clock/c{n}" for n in range(12)]
+    async with Cluster() as cluster, House(tmp_path, url=cluster.url) as house:
+        nodes = {await cluster.node_of(room) for room in rooms}
+        assert len(nodes) == 3
+        clients = [await house.join(room) for room in rooms]
+        due_s = time.time() + 7
+        for client in clients:
+            await client.send({"set": [["x", {"at": due_s}]]})
+        for client in clients:
+            await client.last({"set": 1})
+        locks = [f"inn:{{{room}}}:lock" for room in rooms]
+        for room, lock in zip(rooms, locks, strict=True):
+            node = await cluster.node_of(room)
+            await until(lambda node=node, lock=lock: _lacks(cluster, node, lock), f"{room} sleeps")  # type: ignore[misc]
+        assert time.time() < due_s
+        for client in clients:
+            frame = await client.expect(lambda frame: "ran" in frame, "its timer", timeout_s=20)
+            assert frame["ran"][2] / 1000 >= due_s - 0.001
+        await asyncio.sleep(0.5)
+        assert [sum("ran" in frame for frame in client.got) for client in clients] == [1] * len(rooms)
+
+
+async def _lacks(cluster: Cluster, node: Valkey, key: str) -> bool:
+    return not await cluster.tell(node, "EXISTS", key)
 
 
 async def _all_ran(house: House, rooms: list[str], count: int) -> bool:
