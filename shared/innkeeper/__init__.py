@@ -6,11 +6,13 @@ from innkeeper.errors import (
     InnkeeperError,
     OutputInvalid,
     Refused,
+    RequestInvalid,
     StateInvalid,
     StateTooLarge,
     TimerInvalid,
     TurnClosed,
 )
+from innkeeper.request import Request, Response
 from innkeeper.room import Connections, Event, Room
 from innkeeper.timers import Timer
 
@@ -21,6 +23,9 @@ __all__ = [
     "InnkeeperError",
     "OutputInvalid",
     "Refused",
+    "Request",
+    "RequestInvalid",
+    "Response",
     "Room",
     "StateInvalid",
     "StateTooLarge",

@@ -13,7 +13,8 @@ InnkeeperError
 ├── TurnClosed            a hook used its room after its turn had ended
 ├── StateInvalid          a value that cannot be stored in ``self.state`` or ``conn.state``
 │   └── StateTooLarge     the room's state is over its limit
-├── OutputInvalid         a value that cannot be sent to a client
+├── OutputInvalid         a value that cannot be sent to a client, a room or as an answer
+├── RequestInvalid        a request's body is not what the handler asked for: the sender gets 400
 ├── TimerInvalid          a timer that makes no sense (also a ValueError)
 └── Refused               raised by users in on_connect: not a failure, the connection is refused
 
@@ -95,7 +96,11 @@ class Refused(InnkeeperError):
 
 
 class OutputInvalid(InnkeeperError):
-    """A value that the room's codec cannot send; the text names the type and the codec."""
+    """A value that the room's codec cannot send, or that is too large; the text says which."""
+
+
+class RequestInvalid(InnkeeperError, ValueError):
+    """The body of a request is not UTF-8 or not JSON; uncaught, the sender gets 400 and nothing counts as failed."""
 
 
 class TimerInvalid(InnkeeperError, ValueError):

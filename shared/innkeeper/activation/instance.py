@@ -9,6 +9,7 @@ import orjson
 from innkeeper import wire
 from innkeeper.activation.hooks import Hooks, contained
 from innkeeper.activation.membership import Membership
+from innkeeper.activation.requests import Requests
 from innkeeper.activation.timers import TimerEvents
 from innkeeper.context import RoomContext
 from innkeeper.room import Room
@@ -55,6 +56,7 @@ class Activation:
         self._hooks = Hooks(self.context, on_suspend=on_suspend, on_resume=on_resume)
         self._membership = Membership(self._hooks, room_class, condemned or {})
         self._membership.load(claimed.members)
+        self._requests = Requests(self._hooks, room_class)
         self._timers = TimerEvents(self._hooks, room_class, claimed.iseq)
         self._cursor = int(claimed.meta.get(b"cursor", 0))
         self._room_class = room_class
@@ -65,6 +67,7 @@ class Activation:
             b"join": self._membership.join,
             b"leave": self._membership.leave,
             b"edge-gone": self._membership.edge_gone,
+            b"request": self._requests.request,
             b"timer": self._timers.timer,
         }
 
@@ -197,7 +200,10 @@ class Activation:
         log.error("room %s: event %s put aside: %s", self.context.address, event.id.decode(), reason)
         turn = self._hooks.turn
         turn.dead.append(dead_event(event, reason))
-        self._membership.condemn(event)
+        if event.kind == b"request":
+            self._requests.condemn(event)
+        else:
+            self._membership.condemn(event)
         self.context.moment = event.id
         if event.kind == b"timer":
             self._timers.condemn(event)
