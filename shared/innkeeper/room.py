@@ -11,11 +11,12 @@ from typing_extensions import TypeVar
 
 from innkeeper import codec as codecs
 from innkeeper import wire
-from innkeeper.address import KIND_PATTERN
+from innkeeper.address import KIND_PATTERN, parse_address
 from innkeeper.connection import Connection, User
 from innkeeper.context import RoomContext
 from innkeeper.dispatch import Dispatch, find_handlers
 from innkeeper.errors import TimerInvalid
+from innkeeper.posting import encode_post
 from innkeeper.request import REQUEST_S, Request, Response
 from innkeeper.state import State
 from innkeeper.timers import Missed, Timer
@@ -157,6 +158,9 @@ class Room(Generic[S]):
         A JSON value, str, bytes, None (204) or a :class:`Response`. Raising undoes the event; the sender gets 500.
         """
 
+    def on_post(self, sender: str, message: Any) -> Any:
+        """Run for each post to the room: from the room ``sender``, an address, or from another program (``""``)."""
+
     def on_timer(self, name: str, payload: Any) -> Any:
         """Run when a timer is due that :meth:`schedule` has set; raising lets it be tried again later."""
 
@@ -232,6 +236,22 @@ class Room(Generic[S]):
             if conn not in excluded and any(conn.has_tag(tag) for tag in wanted)
         ]
         context.send(value, wire.address_only(*chosen), is_addressed=bool(chosen))
+
+    def post(self, target: str, value: Any) -> None:
+        """Send a value to another room's ``on_post``; it leaves with the commit and arrives exactly once.
+
+        Posts to one room arrive in the order in which they were sent. The room need not exist, nor be served now.
+
+        Args:
+            target: Its address, ``kind/name``; the room's own is fine.
+            value: JSON, at most 1 MiB.
+
+        Raises:
+            InvalidAddress: The target is no address.
+            OutputInvalid: The value is not JSON, or too large.
+        """
+        context = self._context
+        context.owe("post", str(parse_address(target)), encode_post(str(context.address), value))
 
     def schedule(
         self,
