@@ -2,13 +2,12 @@
 
 import asyncio
 from typing import TYPE_CHECKING, Final
-from urllib.parse import parse_qsl
 
 import orjson
 from aiohttp import web
 from multidict import CIMultiDict
 
-from innkeeper.request import HEAD_BYTES, HOP_HEADERS, Request, Response
+from innkeeper.request import HEAD_BYTES, HOP_HEADERS, Request, Response, parse_query
 from innkeeper_edge.handshake import Rejection
 
 if TYPE_CHECKING:
@@ -32,7 +31,7 @@ async def serve(  # noqa: PLR0917 - all that is known of it
     asked = Request(
         request.method,
         path or "/",
-        query_all=parse_qsl(request.raw_path.partition("?")[2], keep_blank_values=True, errors="replace"),
+        query_all=parse_query(request.raw_path.partition("?")[2]),
         headers=_headers(request),
         body=body,
         user=user,

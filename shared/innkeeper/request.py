@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
+from urllib.parse import parse_qsl
 
 import orjson
 
@@ -138,7 +139,7 @@ class Response:
         given: object = status  # users write what they like
         if not isinstance(given, int) or isinstance(given, bool) or not _FIRST_STATUS <= given <= _LAST_STATUS:
             raise ValueError(f"status {status!r}: a whole number from {_FIRST_STATUS} to {_LAST_STATUS}")
-        natural, self.body = _encoded(body)
+        natural, self.body = encode_body(body)
         self.status = status
         self.headers = [_checked(*pair) for pair in (headers.items() if isinstance(headers, Mapping) else headers)]
         self.content_type = _checked("content-type", content_type)[1] or natural
@@ -192,7 +193,17 @@ def failure(status: int, code: str) -> Response:
     return Response({"error": code}, status)
 
 
-def _encoded(body: Any) -> tuple[str, bytes]:
+def parse_query(text: str) -> list[tuple[str, str]]:
+    """Return the pairs of a query, decoded, in order; bytes that are not UTF-8 show as replacement characters."""
+    return parse_qsl(text, keep_blank_values=True, errors="replace")
+
+
+def encode_body(body: Any) -> tuple[str, bytes]:
+    """Return the natural content type of a body, and its bytes.
+
+    Raises:
+        OutputInvalid: It is no JSON value, or over 1 MiB.
+    """
     if body is None:
         return "", b""
     try:
