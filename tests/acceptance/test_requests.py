@@ -166,6 +166,11 @@ async def test_a_handler_that_ends_its_room_still_answers(house: House) -> None:
     assert (await ask(house, "DELETE", "web/i/destroy"))[:2] == (200, b'{"destroyed":true}')
     assert await client.closed() == 4404
     assert (await ask(house, "POST", "web/i/count"))[1] == b'{"count":1}'
+    client = await house.join("web/j")
+    await client.expect(lambda f: f == {"count": 0}, "the greeting")
+    assert (await ask(house, "POST", "web/j/move?to=web/i"))[:2] == (200, b'{"moved":1}')
+    await client.expect(lambda f: f == {"count": 1}, "the greeting of the other room")
+    assert client.close_code is None
 
 
 async def test_a_killed_worker_costs_no_request(tmp_path: Path) -> None:
