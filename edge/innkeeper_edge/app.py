@@ -12,7 +12,7 @@ from aiohttp import WSMsgType, web
 from innkeeper.address import Address
 from innkeeper.close_codes import UNAVAILABLE, CloseCode
 from innkeeper.connection import User
-from innkeeper_edge import handshake
+from innkeeper_edge import handshake, requests
 from innkeeper_edge.edge import Edge, Kind
 from innkeeper_edge.guarded_socket import GuardedSocket, install
 from innkeeper_edge.handshake import Rejection
@@ -82,7 +82,9 @@ class Site:
         return web.json_response({name: {"codec": kind.codec} for name, kind in self._edge.kinds.items()})
 
     async def room(self, request: web.Request) -> web.StreamResponse:
-        """Turn a request into a socket of its room, or refuse it before Redis is touched."""
+        """Turn a request into a socket of its room, or have the room answer it; refused before Redis is touched."""
+        if not handshake.wants_socket(request):
+            return await self._request(request)
         checked = self._check(request)
         if isinstance(checked, Rejection):
             return checked.response()
@@ -102,21 +104,31 @@ class Site:
             await guarded.wait_closed()
         return socket
 
+    async def _request(self, request: web.Request) -> web.Response:
+        """Have a room answer plain HTTP."""
+        target = handshake.request_target(request)
+        if isinstance(target, Rejection):
+            return target.response()
+        address, path = target
+        kind = handshake.check_origin(request, self._origins) or self._kind_of(address)
+        if isinstance(kind, Rejection):
+            return kind.response()
+        return await requests.serve(self._edge, address, kind, path, _user(request), request)
+
     def _check(self, request: web.Request) -> tuple[Address, Kind] | Rejection:
         address = handshake.room_address(request)
         if isinstance(address, Rejection):
             return address
-        if not handshake.wants_socket(request):
-            return Rejection(426, "upgrade_required", "this room speaks WebSocket", (("Upgrade", "websocket"),))
         refused = handshake.check_handshake(request) or handshake.check_origin(request, self._origins)
-        if refused is not None:
-            return refused
+        kind = refused or self._kind_of(address)
+        return kind if isinstance(kind, Rejection) else (address, kind)
+
+    def _kind_of(self, address: Address) -> Kind | Rejection:
         if not self._edge.ready.is_set():
             return Rejection(503, "unavailable", "this edge has not reached Redis yet", (("Retry-After", "1"),))
-        kind = self._edge.kinds.get(address.kind)
-        if kind is None:
-            return Rejection(404, "unknown_kind", "no worker serves rooms of this kind")
-        return address, kind
+        return self._edge.kinds.get(address.kind) or Rejection(
+            404, "unknown_kind", "no worker serves rooms of this kind"
+        )
 
     async def _live(
         self, address: Address, member: Member, socket: web.WebSocketResponse, guarded: GuardedSocket, user: User

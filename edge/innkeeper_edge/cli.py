@@ -116,6 +116,7 @@ async def serve(
         keepalive_timeout=_HEADER_S,
         shutdown_timeout=_DRAIN_S,
         handle_signals=False,
+        auto_decompress=False,
     )
     await runner.setup()
     try:

@@ -19,6 +19,7 @@ from innkeeper.keys import room_keys
 from innkeeper.lease import DEFAULT_TIMES, LeaseTimes
 from innkeeper.memory import Thrift
 from innkeeper.topology import Commands, Subscriptions, Where, open_link, open_subscriber
+from innkeeper_edge.calls import Calls
 from innkeeper_edge.feed import Feed
 from innkeeper_edge.ingress import Ingress
 from innkeeper_edge.member import Member
@@ -31,11 +32,15 @@ _DEFAULT_BACKLOG_COUNT = 10_000
 
 
 class Kind(NamedTuple):
-    """What an edge must know of a kind of room; written by workers."""
+    """What an edge must know of a kind of room; written by workers.
+
+    ``request_s`` is how long a request may wait for its answer; None where the class takes none.
+    """
 
     codec: str
     message_bytes: int
     backlog_count: int
+    request_s: float | None = None
 
 
 class Edge:
@@ -68,6 +73,7 @@ class Edge:
                 where, timeout_s=times.redis_timeout_ms / 1000, name="pushes", kind=ReplicatedLink
             )
         self.ingress = Ingress(self)
+        self.calls = Calls(self)
         self.fill_count = 0
         self.thrift = Thrift()
         self.resync_count = 0
@@ -122,11 +128,7 @@ class Edge:
 
         Cancelling is safe before the join is queued; after that, call :meth:`leave`.
         """
-        feed = self.feeds.get(address)
-        if feed is None:
-            feed = self.feeds[address] = Feed(self, address)
-            self._by_channel[feed.keys.out.encode()] = feed
-        feed.users += 1
+        feed = self.hold(address)
         feed.fanout.members[member.id] = member
         try:
             incarnation = ""
@@ -143,6 +145,24 @@ class Edge:
         self.thrift.count()
         self.ingress.add(feed, PushEvent("join", member.id, orjson.dumps({"user": list(user)})), member)
         return feed
+
+    def hold(self, address: Address) -> Feed:
+        """Return a room's feed, made if need be; it stays until each holder has called :meth:`release`."""
+        feed = self.feeds.get(address)
+        if feed is None:
+            feed = self.feeds[address] = Feed(self, address)
+            self._by_channel[feed.keys.out.encode()] = feed
+        feed.users += 1
+        return feed
+
+    def release(self, feed: Feed) -> None:
+        """Hold a feed no longer."""
+        feed.users -= 1
+        self.retire(feed)
+
+    async def registered(self) -> None:
+        """Return when this incarnation stands in ``inn:edges``."""
+        await self._registered.wait()
 
     def take(self, feed: Feed, member: Member, kind: str, data: bytes) -> None:
         """Queue a message of a socket; ``kind`` is text or binary.
@@ -167,8 +187,7 @@ class Edge:
     def _withdraw(self, feed: Feed, member: Member) -> None:
         member.left = True
         feed.fanout.remove(member)
-        feed.users -= 1
-        self.retire(feed)
+        self.release(feed)
 
     def retire(self, feed: Feed) -> None:
         """Let a room go that has no sockets here and nothing on its way."""
@@ -272,7 +291,9 @@ class Edge:
         kinds = {}
         for name, row in zip(flat[::2], flat[1::2], strict=True):
             fields = orjson.loads(row)
-            kinds[name.decode()] = Kind(fields["codec"], fields["message_bytes"], fields["backlog_count"])
+            kinds[name.decode()] = Kind(
+                fields["codec"], fields["message_bytes"], fields["backlog_count"], fields.get("request_s")
+            )
         self.kinds = kinds
 
     def declared_dead(self) -> None:
@@ -288,6 +309,8 @@ class Edge:
             for member in list(feed.fanout.members.values()):
                 member.pushed = False  # its leave comes from the reaping
                 member.close_with(RESTARTING)
+            for call in list(feed.fanout.calls.values()):
+                call.close_with(RESTARTING)
         self.spawn(self._reap_oneself(old, list(self.feeds)))
 
     async def _reap_oneself(self, incarnation: str, addresses: list[Address]) -> None:
@@ -311,7 +334,8 @@ class Edge:
     # --- the end --------------------------------------------------------------------------------------------------
     async def drain(self, grace_s: float) -> None:
         """Close all sockets with 1012, push their leaves, and leave the registry."""
-        self.ready.clear()  # no request on a kept connection becomes a socket any more
+        self.ready.clear()  # no request on a kept connection becomes a socket any more, or reaches a room
+        self.calls.drain()
         for feed in list(self.feeds.values()):
             for member in list(feed.fanout.members.values()):
                 member.close_with(RESTARTING)

@@ -1,10 +1,14 @@
 """Fan-out: the outputs of a batch to the sockets of a room, framed once, one write per socket."""
 
 import logging
+from typing import TYPE_CHECKING
 
 from innkeeper.wire import BINARY_TO_ALL, TEXT_TO_ALL, read_close
 from innkeeper_edge.frames import encode_binary, encode_text
 from innkeeper_edge.member import Member
+
+if TYPE_CHECKING:
+    from innkeeper_edge.calls import Call
 
 log = logging.getLogger("innkeeper.edge")
 
@@ -12,9 +16,14 @@ Output = tuple[bytes, bytes]
 
 
 class Fanout:
-    """The sockets of one room at this edge: those joining, by connection id, and those live, by join."""
+    """The sockets of one room at this edge: those joining, by connection id, and those live, by join.
+
+    Attributes:
+        calls: The requests that wait for their answers, by id.
+    """
 
     def __init__(self) -> None:
+        self.calls: dict[bytes, Call] = {}
         self.members: dict[str, Member] = {}
         self.live: dict[int, Member] = {}
 
@@ -75,7 +84,12 @@ class Fanout:
             if joined is not None and not joined.left:
                 joined.join = int(number)
                 self.live[joined.join] = joined
-        elif verb in (b"close", b"refuse"):
+        else:
+            self._order(verb, rest, body, touched)
+
+    def _order(self, verb: bytes, rest: bytes, body: bytes, touched: dict[str, Member]) -> None:
+        """Carry out what is no frame: a close, a move, an answer."""
+        if verb in (b"close", b"refuse"):
             named = self.live.get(int(rest[1:])) if verb == b"close" else self.members.get(rest.decode())
             if named is not None:
                 self._write(touched)
@@ -85,8 +99,12 @@ class Fanout:
             if mover is not None:
                 self._write(touched)
                 mover.move(body.decode())
+        elif verb == b"answer":
+            call = self.calls.get(rest)
+            if call is not None:  # else another edge's, or given up
+                call.answered(body)
         else:
-            log.warning("an output this edge does not know: %s", header.decode(errors="replace"))
+            log.warning("an output this edge does not know: %s", (verb + b" " + rest).decode(errors="replace"))
 
     def _addressed(self, address: bytes) -> list[Member]:
         if address[:1] == b"+":

@@ -45,12 +45,14 @@ class Feed:
         self._is_cut = False
         self._opened_at_s = edge.loop.time()
         self._opening: asyncio.Task[None] | None = None
+        self._placed = asyncio.Event()  # whether the position is known, and not just being read anew
 
     async def opened(self) -> None:
         """Return when the subscription is confirmed and the room's last output is known: now a join may be pushed."""
         if self._opening is None:
             self._opening = asyncio.create_task(self._open())
         await asyncio.shield(self._opening)
+        await self._placed.wait()
 
     async def _open(self) -> None:
         await self.edge.subscriber.subscribe(self.keys.out)
@@ -67,6 +69,7 @@ class Feed:
                 await asyncio.sleep(0.1)
         self.chain = Chain(parse_id(last) if last else (0, 0))
         self._opened_at_s = self.edge.loop.time()
+        self._placed.set()
         self._go_on()
 
     def close(self) -> None:
@@ -166,9 +169,12 @@ class Feed:
         self._is_cut = False
         self.edge.count_resync(len(self.fanout.members))
         self._busy = True
+        self._placed.clear()
         self._waiting.clear()
         for member in list(self.fanout.members.values()):
             member.close_with(RESYNC)  # those waiting for their join too: it may be in what was cut
+        for call in list(self.fanout.calls.values()):
+            call.close_with(RESYNC)  # its answer may be in what was cut
         self.fanout.live.clear()
         self.edge.spawn(self._start_over())
 

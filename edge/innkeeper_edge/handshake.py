@@ -21,7 +21,7 @@ from innkeeper.address import Address, InvalidAddress, check_address
 ROOM_ROUTE: Final = r"/parties{tail:[\s\S]*}"
 """The route of every room, for ``add_route("*", ...)``."""
 
-_TARGET = re.compile(r"/parties/([^/?#]*)/([^/?#]*)(?:\?[^#]*)?")
+_TARGET = re.compile(r"/parties/([^/?#]*)/([^/?#]*)(/[^?#]*)?(?:\?[^#]*)?")
 # 16 bytes are 22 characters, and of the last one only 2 bits count: the others must be zero.
 _KEY = re.compile(r"[A-Za-z0-9+/]{21}[AQgw]==")
 _ORIGIN = re.compile(r"([a-z][a-z0-9+.-]*)://([a-z0-9._-]+|\[[0-9a-f:.]+\])(?::([1-9][0-9]{0,4}))?")
@@ -52,6 +52,9 @@ class Rejection(NamedTuple):
         return answer
 
 
+_NO_ROOM: Final = Rejection(404, "invalid_room", "a room is at /parties/{kind}/{name}")
+
+
 def room_address(request: web.BaseRequest) -> Address | Rejection:
     """Return the room a request is for, from the target as it stood on the wire.
 
@@ -59,10 +62,24 @@ def room_address(request: web.BaseRequest) -> Address | Rejection:
     the path, an absolute URL, a further slash or a fragment is refused. Ask this before anything else.
     """
     match = _TARGET.fullmatch(request.raw_path)
+    return _NO_ROOM if match is None or match[3] is not None else _address(match[1], match[2])
+
+
+def request_target(request: web.BaseRequest) -> tuple[Address, str] | Rejection:
+    """Return the room a plain request is for, and what follows it in the path: nothing, or from the slash on.
+
+    As :func:`room_address`, but below the room any path goes, undecoded.
+    """
+    match = _TARGET.fullmatch(request.raw_path)
     if match is None:
-        return Rejection(404, "invalid_room", "a room is at /parties/{kind}/{name}")
+        return _NO_ROOM
+    address = _address(match[1], match[2])
+    return address if isinstance(address, Rejection) else (address, match[3] or "")
+
+
+def _address(kind: str, name: str) -> Address | Rejection:
     try:
-        return check_address(match[1], match[2])
+        return check_address(kind, name)
     except InvalidAddress:
         # The error's own text quotes the client; a refusal does not.
         return Rejection(

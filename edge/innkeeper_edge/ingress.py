@@ -14,10 +14,11 @@ from innkeeper.errors import EdgeClosed, RedisReplied, RedisUnavailable
 from innkeeper.functions import Pushed, PushEvent
 from innkeeper.turn import TURN_EVENTS, TURN_IN_BYTES
 from innkeeper_edge.feed import Feed
-from innkeeper_edge.member import Member
 
 if TYPE_CHECKING:
+    from innkeeper_edge.calls import Call
     from innkeeper_edge.edge import Edge
+    from innkeeper_edge.member import Member
 
 log = logging.getLogger("innkeeper.edge")
 
@@ -25,8 +26,8 @@ _BUSY_FIRST_S = 0.01
 _BUSY_MOST_S = 0.25
 
 
-# An event waiting to be pushed, and the socket it came from (None for the leave of a socket unknown here).
-Queued = tuple[PushEvent, Member | None]
+# An event waiting to be pushed, and the socket or request it came from (None for the leave of a socket unknown here).
+Queued = tuple[PushEvent, "Member | Call | None"]
 
 
 class Batch(NamedTuple):
@@ -76,7 +77,7 @@ class Ingress:
         self._idle = asyncio.Event()
         self._idle.set()
 
-    def add(self, feed: Feed, event: PushEvent, member: Member | None) -> None:
+    def add(self, feed: Feed, event: PushEvent, member: "Member | Call | None") -> None:
         """Queue an event of a socket; its order among that socket's events stays."""
         inlet = self._inlets.get(feed)
         if inlet is None:
@@ -97,6 +98,12 @@ class Ingress:
             if inlet.unsettled is not None:
                 _drop(inlet.unsettled.events)
                 inlet.unsettled = None
+
+    def withdraw(self, feed: Feed, connection: str) -> None:
+        """Drop what waits of a request that was given up; what is on its way may still be accepted."""
+        inlet = self._inlets.get(feed)
+        if inlet is not None:
+            inlet.queue = [queued for queued in inlet.queue if queued[0].connection != connection]
 
     async def flushed(self) -> None:
         """Return when nothing waits and nothing is on its way."""
@@ -262,7 +269,7 @@ def _gone(batch: list[Queued], letters: str) -> set[str]:
     for (event, member), letter in zip(batch, letters, strict=True):
         if event.kind == "leave" and letter != "b":
             gone.add(event.connection)
-        elif event.kind == "join" and letter == "b":
+        elif event.kind in ("join", "request") and letter == "b":
             gone.add(event.connection)
             if member is not None:
                 member.pushed = False

@@ -4,13 +4,18 @@ from innkeeper.connection import Connection, User
 from innkeeper.dispatch import on
 from innkeeper.errors import (
     InnkeeperError,
+    NoAnswer,
     OutputInvalid,
     Refused,
+    RequestInvalid,
+    RoomBusy,
     StateInvalid,
     StateTooLarge,
     TimerInvalid,
     TurnClosed,
 )
+from innkeeper.outside import Innkeeper
+from innkeeper.request import Request, Response
 from innkeeper.room import Connections, Event, Room
 from innkeeper.timers import Timer
 
@@ -18,10 +23,16 @@ __all__ = [
     "Connection",
     "Connections",
     "Event",
+    "Innkeeper",
     "InnkeeperError",
+    "NoAnswer",
     "OutputInvalid",
     "Refused",
+    "Request",
+    "RequestInvalid",
+    "Response",
     "Room",
+    "RoomBusy",
     "StateInvalid",
     "StateTooLarge",
     "Timer",

@@ -13,8 +13,11 @@ InnkeeperError
 ├── TurnClosed            a hook used its room after its turn had ended
 ├── StateInvalid          a value that cannot be stored in ``self.state`` or ``conn.state``
 │   └── StateTooLarge     the room's state is over its limit
-├── OutputInvalid         a value that cannot be sent to a client
+├── OutputInvalid         a value that cannot be sent to a client, a room or as an answer
+├── RequestInvalid        a request's body is not what the handler asked for: the sender gets 400
 ├── TimerInvalid          a timer that makes no sense (also a ValueError)
+├── RoomBusy              a room's backlog was full for as long as a program tried
+├── NoAnswer              a room did not answer a program in time, or its history was cut
 └── Refused               raised by users in on_connect: not a failure, the connection is refused
 
 Each class says in ``exit_code`` how a command ends that meets it.
@@ -95,11 +98,23 @@ class Refused(InnkeeperError):
 
 
 class OutputInvalid(InnkeeperError):
-    """A value that the room's codec cannot send; the text names the type and the codec."""
+    """A value that the room's codec cannot send, or that is too large; the text says which."""
+
+
+class RequestInvalid(InnkeeperError, ValueError):
+    """The body of a request is not UTF-8 or not JSON; uncaught, the sender gets 400 and nothing counts as failed."""
 
 
 class TimerInvalid(InnkeeperError, ValueError):
     """A timer whose name, time or rhythm makes no sense; the text says which, and what would."""
+
+
+class RoomBusy(InnkeeperError):
+    """What was sent was not accepted: too much waits for the room already. Send it again later."""
+
+
+class NoAnswer(InnkeeperError):
+    """A room has not answered. What was asked may have been handled, or may still be."""
 
 
 def from_reply(text: str) -> RedisReplied:

@@ -69,5 +69,6 @@ def timer_index(shard: int | str) -> str:
     return f"inn:timers:{shard}"
 
 
-# An index that can be rebuilt from the rooms; {shard} is a number from 0.
-OUTBOX_INDEX: Final = "inn:outboxes:{shard}"
+def outbox_index(shard: int | str) -> str:
+    """Return one shard of the index of rooms that owe something to others: written before the commit that owes it."""
+    return f"inn:outboxes:{shard}"

@@ -11,16 +11,20 @@ from typing_extensions import TypeVar
 
 from innkeeper import codec as codecs
 from innkeeper import wire
-from innkeeper.address import KIND_PATTERN
+from innkeeper.address import KIND_PATTERN, parse_address
 from innkeeper.connection import Connection, User
 from innkeeper.context import RoomContext
 from innkeeper.dispatch import Dispatch, find_handlers
 from innkeeper.errors import TimerInvalid
+from innkeeper.posting import encode_post
+from innkeeper.request import REQUEST_S, Request, Response
 from innkeeper.state import State
 from innkeeper.timers import Missed, Timer
 from innkeeper.typed_state import Shape, TypedState
 
 S = TypeVar("S", default=State)
+
+_MOST_REQUEST_S = 300.0
 
 
 class Event(NamedTuple):
@@ -70,6 +74,7 @@ class Room(Generic[S]):
         max_connections: Most members at a time; further ones are closed with 4503. None: no limit.
         handler_s: Seconds an async hook may take before it is cut.
         idle_s: Seconds without events after which the instance is put to sleep; sockets stay.
+        request_s: Seconds after which a request without an answer gets 504 (30; at most 300).
     """
 
     kind: ClassVar[str] = ""
@@ -80,6 +85,7 @@ class Room(Generic[S]):
     max_connections: ClassVar[int | None] = None
     handler_s: ClassVar[float] = 30.0
     idle_s: ClassVar[float] = 10.0
+    request_s: ClassVar[float] = REQUEST_S
 
     _context: RoomContext
     _dispatch: ClassVar[Dispatch | None] = None
@@ -98,6 +104,7 @@ class Room(Generic[S]):
         cls._check_count("backlog_count", cls.backlog_count)
         if cls.max_connections is not None:
             cls._check_count("max_connections", cls.max_connections)
+        cls._check_seconds("request_s", cls.request_s, _MOST_REQUEST_S)
         cls._dispatch = find_handlers(cls, has_on_message=cls.on_message is not Room.on_message)
         if cls._dispatch is not None and cls.codec == "raw":
             raise ValueError(f"{cls.__name__}: @on handlers need the json codec; raw messages have no type")
@@ -117,6 +124,11 @@ class Room(Generic[S]):
     def _check_count(cls, name: str, value: object) -> None:
         if not isinstance(value, int) or value < 1:  # users write what they like
             raise ValueError(f"{cls.__name__}.{name} = {value!r}: a whole number from 1")
+
+    @classmethod
+    def _check_seconds(cls, name: str, value: object, most_s: float) -> None:
+        if not isinstance(value, int | float) or not 0 < value <= most_s:  # users write what they like
+            raise ValueError(f"{cls.__name__}.{name} = {value!r}: seconds above 0, at most {most_s:g}")
 
     @classmethod
     def _make_state(cls, stored: Mapping[str, bytes]) -> State | TypedState:
@@ -139,6 +151,15 @@ class Room(Generic[S]):
 
     def on_leave(self, conn: Connection) -> Any:
         """Run exactly once for each member that is gone, after it was taken out of ``self.connections``."""
+
+    def on_request(self, request: Request) -> Any:
+        """Run for each HTTP request to the room; what it returns is the answer, sent after the commit.
+
+        A JSON value, str, bytes, None (204) or a :class:`Response`. Raising undoes the event; the sender gets 500.
+        """
+
+    def on_post(self, sender: str, message: Any) -> Any:
+        """Run for each post to the room: from the room ``sender``, an address, or from another program (``""``)."""
 
     def on_timer(self, name: str, payload: Any) -> Any:
         """Run when a timer is due that :meth:`schedule` has set; raising lets it be tried again later."""
@@ -216,6 +237,22 @@ class Room(Generic[S]):
         ]
         context.send(value, wire.address_only(*chosen), is_addressed=bool(chosen))
 
+    def post(self, target: str, value: Any) -> None:
+        """Send a value to another room's ``on_post``; it leaves with the commit and arrives exactly once.
+
+        Posts to one room arrive in the order in which they were sent. The room need not exist, nor be served now.
+
+        Args:
+            target: Its address, ``kind/name``; the room's own is fine.
+            value: JSON, at most 1 MiB.
+
+        Raises:
+            InvalidAddress: The target is no address.
+            OutputInvalid: The value is not JSON, or too large.
+        """
+        context = self._context
+        context.owe("post", str(parse_address(target)), encode_post(str(context.address), value))
+
     def schedule(
         self,
         name: str,
@@ -278,4 +315,4 @@ class Room(Generic[S]):
         self._context.is_destroyed = True
 
 
-__all__ = ["Connection", "Connections", "Event", "Room", "Timer", "User"]
+__all__ = ["Connection", "Connections", "Event", "Request", "Response", "Room", "Timer", "User"]

@@ -72,12 +72,13 @@ class Turn:
     destroy: bool = False
     in_bytes: int = 0
     out_bytes: int = 0
+    owed_bytes: int = 0
 
     def clear(self) -> None:
         """Empty it for the next turn, once its commit has been built."""
         self.consumed = []
         self.outputs = []
-        self.in_bytes = self.out_bytes = 0
+        self.in_bytes = self.out_bytes = self.owed_bytes = 0
         if not self.changes_nothing:
             self.state_set = {}
             self.state_del = set()
@@ -139,13 +140,18 @@ class Turn:
         for header, body in outputs:
             self.out_bytes += len(header) + len(body)
 
+    def owe(self, effects: list[tuple[str, str, bytes]]) -> None:
+        """Add what one event owes to the outside, in order: kind, target, data."""
+        self.outbox += effects
+        self.owed_bytes += sum(len(data) for _, _, data in effects)
+
     @property
     def is_full(self) -> bool:
         """Whether the turn should be committed before the next event."""
         return (
             len(self.consumed) >= TURN_EVENTS
             or self.in_bytes >= TURN_IN_BYTES
-            or self.out_bytes >= TURN_OUT_BYTES
+            or self.out_bytes + self.owed_bytes >= TURN_OUT_BYTES
             or self.destroy
         )
 

@@ -84,7 +84,7 @@ def read_inbox_entry(entry_id: bytes, fields: Sequence[bytes]) -> InboxEvent:
 # --- outputs -----------------------------------------------------------------------------------------------------
 # An output is (header, body). The header is "verb address": "text *" to all, "text -5,9" to all but the joins 5 and
 # 9, "text +5" to join 5 alone; verbs text, binary and close ("close +5", body "4000 reason"). "join 5 c1" says that
-# connection c1 is live as join 5; "refuse c1" that it is not (body as close).
+# connection c1 is live as join 5; "refuse c1" that it is not (body as close); "answer q1" answers request q1.
 
 TEXT_TO_ALL = b"text *"
 BINARY_TO_ALL = b"binary *"
@@ -124,6 +124,11 @@ def close_output(join: int, code: int, reason: str) -> tuple[bytes, bytes]:
 def refuse_output(connection: bytes, code: int, reason: str) -> tuple[bytes, bytes]:
     """Return the order to close a socket whose join was refused."""
     return b"refuse " + connection, f"{code} {reason}".encode()
+
+
+def answer_output(request: bytes, answer: bytes) -> tuple[bytes, bytes]:
+    """Return the answer to a request; it is for whoever waits for that id."""
+    return b"answer " + request, answer
 
 
 def read_close(body: bytes) -> tuple[int, str]:

@@ -228,12 +228,12 @@ async def test_bad_addresses_are_refused_before_redis(house: House, path: str, s
     assert keys == []
 
 
-async def test_plain_http_to_a_room_is_told_to_upgrade(house: House) -> None:
-    """A GET without upgrade is answered 426, and health is answered 200."""
+async def test_plain_http_to_a_room_without_on_request(house: House) -> None:
+    """A GET without upgrade is answered 404, and health is answered 200."""
     base = f"http://127.0.0.1:{house.edges[0].facts['port']}"
     async with aiohttp.ClientSession() as session:
         async with session.get(f"{base}/parties/trouble/a") as answer:
-            assert answer.status == 426
+            assert answer.status == 404
         async with session.get(f"{base}/healthz") as answer:
             assert answer.status == 200
 

@@ -14,6 +14,7 @@ from innkeeper.errors import EdgeClosed, RedisReplied
 from innkeeper.functions import Claimed, Committed, Held, Released
 from innkeeper.functions import timers as acts
 from innkeeper.functions.library import load_library
+from innkeeper.functions.posts import PostEvent, post, read_posted
 from innkeeper.redis_client import Connect, Link
 from innkeeper.timers import GraceRow, TimerRow
 from innkeeper.turn import DeadEvent
@@ -141,6 +142,22 @@ async def test_a_full_turn(fake: RoomActs) -> None:
     await fake.link.call("HSET", fake.keys.meta, "version", 999)
     await fake.done(claimed, 999, turn_of(destroy=True, members_set={"c1": b'{"edge":"e1"}'}))
     assert not {"state", "timers", "outlog", "dead"} & await fake.exist()
+
+
+async def test_posts(fake: RoomActs, ears: Listener) -> None:
+    """Posts count once per source and mark, stop at the cap, and ring, on fakeredis too."""
+
+    async def send(*numbers: int, cap: int = 3) -> tuple[str, int]:
+        events = [PostEvent(number, "post", b"%d" % number) for number in numbers]
+        reply = await fake.ask(post(fake.keys, source="a/b", mark=7, backlog_count=cap, events=events))
+        posted = read_posted(reply)
+        return posted.letters, posted.receivers
+
+    assert await send(1, 2) == ("aa", 0)
+    await fake.own()
+    await ears.subscribe(fake.keys.bell)
+    assert await send(2, 3, 1_000_000_000, cap=3) == ("dab", 1)
+    assert [event.data for event in read_news(await ears.next())] == [b"3"]
 
 
 async def test_heartbeats(fake: RoomActs) -> None:

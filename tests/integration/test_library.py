@@ -49,13 +49,16 @@ async def test_loading_is_idempotent(own_link: Link) -> None:
 
 
 async def test_the_library_offers_every_act_under_its_hash(own_link: Link) -> None:
-    """Function names carry the hash of the source; only push is refused when memory is full."""
+    """Function names carry the hash of the source; only push and post are refused when memory is full."""
     await load_library(own_link)
     (entry,) = await own_link.call("FUNCTION", "LIST", "LIBRARYNAME", NAME)
     declared = dict(zip(entry[::2], entry[1::2], strict=True))[b"functions"]
     found = {row[1].decode(): row[5] for row in declared}
     assert set(found) == {f"inn_{act}_{HASH}" for act in library.ACTS}
-    assert {name for name, flags in found.items() if flags != [b"allow-oom"]} == {f"inn_push_{HASH}"}
+    assert {name for name, flags in found.items() if flags != [b"allow-oom"]} == {
+        f"inn_push_{HASH}",
+        f"inn_post_{HASH}",
+    }
 
 
 async def test_the_two_newest_stand_side_by_side(own_link: Link, monkeypatch: MonkeyPatch) -> None:

@@ -16,6 +16,7 @@ from innkeeper.room import Room
 from innkeeper.supervise import announce_ready, follow_parent, run_processes
 from innkeeper.target import load_rooms
 from innkeeper_workers.fleet import Fleet
+from innkeeper_workers.outboxes import OutboxSweep
 from innkeeper_workers.pulse import Pulse
 from innkeeper_workers.sweep import Sweep
 from innkeeper_workers.timers import LookOut
@@ -65,10 +66,9 @@ async def serve(rooms: dict[str, type[Room]], redis_url: str, durability: Durabi
             await fleet.announce_kinds()
         except (RedisUnavailable, RedisReplied) as error:
             log.warning("kinds not announced yet, the next look will: %s", error)
-        sweep, look_out = Sweep(fleet, pulse), LookOut(fleet, pulse)
-        beside = (
-            pulse.beat_forever, pulse.watch_forever, pulse.renew_forever, sweep.sweep_forever, look_out.look_forever
-        )  # fmt: skip
+        sweeps = (Sweep(fleet, pulse).sweep_forever, OutboxSweep(fleet, pulse).sweep_forever)
+        looks = (*sweeps, LookOut(fleet, pulse).look_forever)
+        beside = (pulse.beat_forever, pulse.watch_forever, pulse.renew_forever, *looks)
         duties = [asyncio.create_task(work()) for work in beside]
         waking = asyncio.create_task(fleet.serve_wakes())
         log.info("worker %s serves %s", fleet.incarnation, ", ".join(sorted(rooms)))

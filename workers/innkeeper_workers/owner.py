@@ -20,6 +20,7 @@ from innkeeper.turn import TRIM_EVERY_BYTES, TRIM_EVERY_COMMITS, TURN_EVENTS, TU
 from innkeeper.wire import InboxEvent, read_inbox_entry
 from innkeeper_workers.alarm import Alarm, Changes
 from innkeeper_workers.asking import ask
+from innkeeper_workers.courier import Courier
 from innkeeper_workers.starting import Starting
 from innkeeper_workers.suspicion import CONVICTED, Suspicion
 
@@ -63,6 +64,7 @@ class Owner:
         self._is_destroyed = False
         self._shown_bytes = int(meta.get(b"bytes", 0))
         self.suspicion = Suspicion(self, claimed)
+        self.courier = Courier(self, has_posted=b"posted" in meta)
         self.condemned = condemned
         self.confirmed_at_s = asked_at_s
         self.lease_sent_at_s = asked_at_s
@@ -123,7 +125,8 @@ class Owner:
         """Whether nothing has happened for the class's ``idle_s``."""
         return (
             not self._pending and self.inside is None and self._in_flight is None
-            and self.fleet.loop.time() - self.used_at_s > self.room_class.idle_s and not self._alarm.is_near
+            and self.fleet.loop.time() - self.used_at_s > self.room_class.idle_s
+            and not self._alarm.is_near and not self.courier.holds
         )  # fmt: skip
 
     def drop(self, why: str) -> None:
@@ -141,6 +144,7 @@ class Owner:
         """
         try:
             await self._announce(self.last_id)  # the owner before may have died between commit and announcement
+            self.courier.start()
             if is_fresh := self._is_created:  # what on_start does is not committed yet; else the first event creates it
                 await self._starting.run()
             await self._alarm.start()
@@ -161,6 +165,7 @@ class Owner:
         finally:
             self.suspicion.end_trial()
             self._alarm.stop()
+            self.courier.stop()
             if self._cut_timer is not None:
                 self._cut_timer.cancel()
             if self._in_flight is not None:
@@ -327,18 +332,22 @@ class Owner:
             self._is_destroyed, self.leaving = True, "handover"
         if self.suspicion.marked_iseq and turn.consumed:
             self.suspicion.committed(turn.consumed[-1])
-        timers = self._alarm.changes(turn)
+        timers, self.courier.is_owing = self._alarm.changes(turn), bool(turn.outbox)
         turn.clear()
         return self._confirm(command, sent_at_s, timers, extend=extend)
 
     async def _confirm(self, command: Command, sent_at_s: float, timers: Changes | None, *, extend: bool) -> None:
         if timers is not None:
             await self._alarm.before(timers)
+        if self.courier.is_owing:
+            await self.courier.note()
         committed = functions.read_committed(await self._ask(command, self.fleet.commit_link))
         if not isinstance(committed, Committed):
             self.fleet.refused_count += 1
             log.warning("room %s: commit refused (%s) under token %s", self.address, committed, self.token)
             raise LeaseLost(str(self.address), committed)
+        if self.courier.is_owing:
+            self.courier.owes()
         await self._announce(committed.last_id)
         self.version += 1
         if extend:

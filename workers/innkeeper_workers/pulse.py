@@ -174,7 +174,7 @@ class Pulse:
                 owner.renewed(iseq, sent_at_s)
 
     async def _watch_workers(self) -> None:
-        """Wake the rooms with backlog of workers silent for a second, and look after those with timers."""
+        """Wake the rooms with backlog or an outbox of workers silent for a second; look after those with timers."""
         fleet = self._fleet
         if fleet.refused_count > self._refused_count:
             fresh, self._refused_count = fleet.refused_count - self._refused_count, fleet.refused_count
@@ -216,12 +216,11 @@ class Pulse:
             commands: list[Command] = []
             for room in piece:
                 at = room_keys(room)
-                commands += (("HMGET", at.sessions, "#", "@"), ("EXISTS", at.timers))
+                commands += (("HMGET", at.sessions, "#", "@"), ("XLEN", at.outbox), ("EXISTS", at.timers))
             replies = await fleet.link.send(commands)
-            waiting = [room for room, counts in zip(piece, replies[::2], strict=True) if has_backlog(counts)]
-            timed = [room for room, timers in zip(piece, replies[1::2], strict=True) if timers == 1]
-            await fleet.wake(waiting)
-            await look_soon(fleet, timed)
+            found = list(zip(piece, replies[::3], replies[1::3], replies[2::3], strict=True))
+            await fleet.wake([room for room, counts, owed, _ in found if has_backlog(counts) or owed])
+            await look_soon(fleet, [room for room, *_, timers in found if timers == 1])
 
     async def _watch_edges(self) -> None:
         """Let the members of edges silent for three seconds leave, in each room in its order."""

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from innkeeper import functions, keys
@@ -11,7 +12,7 @@ from innkeeper.functions import ROOM_SHARDS
 from innkeeper.keys import room_keys
 
 if TYPE_CHECKING:
-    from innkeeper.channel import Reply
+    from innkeeper.channel import Command, Reply
     from innkeeper_workers.fleet import Fleet
     from innkeeper_workers.pulse import Pulse
 
@@ -20,8 +21,8 @@ log = logging.getLogger("innkeeper.worker")
 _EVERY_S = 0.5
 # Two commands a room and one a shard: at most 1,000 rooms and some 2,000 commands a second and worker.
 _ROOMS_A_SWEEP = 500
-_SOON_MS = 1_000
-_LATER_MS = 10_000
+SOON_MS = 1_000
+LATER_MS = 10_000
 
 
 class Sweep:
@@ -29,7 +30,14 @@ class Sweep:
 
     The shards are dealt to the workers in the registry by rank, without any agreement: for a moment two may sweep the
     same shard, or nobody. A room asleep is not in the index and costs nothing.
+
+    Attributes:
+        index: Makes the key of a shard.
+        what: What a room has that wants an owner, for the log.
     """
+
+    index: Callable[[int], str] = staticmethod(keys.room_index)
+    what = "backlog"
 
     def __init__(self, fleet: "Fleet", pulse: "Pulse") -> None:
         self._fleet = fleet
@@ -58,7 +66,7 @@ class Sweep:
             return
         at_once = max(1, _ROOMS_A_SWEEP // len(shards))
         replies = await fleet.link.send(
-            [("ZRANGE", keys.room_index(n), "-inf", due_ms, "BYSCORE", "LIMIT", 0, at_once) for n in shards]
+            [("ZRANGE", self.index(n), "-inf", due_ms, "BYSCORE", "LIMIT", 0, at_once) for n in shards]
         )
         for shard, names in zip(shards, replies, strict=True):
             if isinstance(names, RedisReplied):
@@ -76,33 +84,34 @@ class Sweep:
         fleet = self._fleet
         rooms = [room for name in names if (room := _address(name)) is not None]
         if len(rooms) < len(names):
-            await fleet.link.call("ZREM", keys.room_index(shard), *(set(names) - set(map(str, rooms))))
-        commands: list[tuple[str, ...]] = []
-        for room in rooms:
-            at = room_keys(room)
-            commands += (("HMGET", at.sessions, "#", "@"), ("GET", at.lock))
+            await fleet.link.call("ZREM", self.index(shard), *(set(names) - set(map(str, rooms))))
+        commands = [command for room in rooms for command in self._ask(room)]
         replies = await fleet.link.send(commands)
         deserted, outcomes = [], []
-        for room, counts, lock in zip(rooms, replies[::2], replies[1::2], strict=True):
-            again = _again(counts, lock)
+        for room, facts, lock in zip(rooms, replies[::2], replies[1::2], strict=True):
+            again = self._again(facts, lock)
             outcomes.append((room, again))
-            if again == _SOON_MS and lock is None:
+            if again == SOON_MS and lock is None:
                 deserted.append(room)
         if deserted:
-            log.info("%d room(s) with backlog have no owner, waking them", len(deserted))
+            log.info("%d room(s) with %s have no owner, waking them", len(deserted), self.what)
             self.woken_count += len(deserted)
             await fleet.wake(deserted)
         if outcomes:
-            await fleet.link.call(*functions.look(shard, due_ms=due_ms, rooms=outcomes))
+            await fleet.link.call(*functions.look(shard, due_ms=due_ms, rooms=outcomes, index=self.index))
 
+    def _ask(self, room: Address) -> "tuple[Command, Command]":
+        """Return the questions about a room: what it has, and its lock."""
+        at = room_keys(room)
+        return ("HMGET", at.sessions, "#", "@"), ("GET", at.lock)
 
-def _again(counts: "Reply", lock: "Reply") -> int | str:
-    """Return when a room is looked at again, from its ``#`` and ``@`` and its lock."""
-    if isinstance(counts, RedisReplied) or isinstance(lock, RedisReplied):
-        return _LATER_MS
-    if has_backlog(counts):
-        return _SOON_MS
-    return "rest" if lock is None else _LATER_MS
+    def _again(self, facts: "Reply", lock: "Reply") -> int | str:
+        """Return when a room is looked at again, from its ``#`` and ``@`` and its lock."""
+        if isinstance(facts, RedisReplied) or isinstance(lock, RedisReplied):
+            return LATER_MS
+        if has_backlog(facts):
+            return SOON_MS
+        return "rest" if lock is None else LATER_MS
 
 
 def has_backlog(counts: "Reply") -> bool:

@@ -102,7 +102,7 @@ class Hooks:
             self.turn.show(context.outputs)
             context.outputs = []
         if context.outbox:
-            self.turn.outbox += context.outbox
+            self.turn.owe(context.outbox)
             context.outbox = []
         if context.timers.is_changed:
             context.timers.settle(self.turn)

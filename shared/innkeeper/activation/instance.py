@@ -9,6 +9,8 @@ import orjson
 from innkeeper import wire
 from innkeeper.activation.hooks import Hooks, contained
 from innkeeper.activation.membership import Membership
+from innkeeper.activation.posts import Posts
+from innkeeper.activation.requests import Requests
 from innkeeper.activation.timers import TimerEvents
 from innkeeper.context import RoomContext
 from innkeeper.room import Room
@@ -55,17 +57,22 @@ class Activation:
         self._hooks = Hooks(self.context, on_suspend=on_suspend, on_resume=on_resume)
         self._membership = Membership(self._hooks, room_class, condemned or {})
         self._membership.load(claimed.members)
+        self._requests = Requests(self._hooks, room_class)
         self._timers = TimerEvents(self._hooks, room_class, claimed.iseq)
         self._cursor = int(claimed.meta.get(b"cursor", 0))
+        posts = Posts(self._hooks, room_class)
         self._room_class = room_class
         self._created = b"created" in claimed.meta
         self._is_started = False
         # Messages go another way, see handle.
-        self._kinds: dict[bytes, Callable[[InboxEvent], Awaitable[None]]] = {
+        self._kinds: dict[bytes, Callable[[InboxEvent], Awaitable[None] | None]] = {
             b"join": self._membership.join,
             b"leave": self._membership.leave,
             b"edge-gone": self._membership.edge_gone,
+            b"request": self._requests.request,
             b"timer": self._timers.timer,
+            b"post": posts.post,
+            b"destroy": posts.destroy,
         }
 
     @property
@@ -182,8 +189,8 @@ class Activation:
         handle = self._kinds.get(event.kind)
         if handle is None:
             self._membership.void_count += 1
-        else:
-            await handle(event)
+        elif (rest := handle(event)) is not None:
+            await rest
 
     async def _destroyed(self, event: "InboxEvent") -> None:
         """End the room with this event; it also ends the turn, and the room object is not used any more."""
@@ -197,7 +204,10 @@ class Activation:
         log.error("room %s: event %s put aside: %s", self.context.address, event.id.decode(), reason)
         turn = self._hooks.turn
         turn.dead.append(dead_event(event, reason))
-        self._membership.condemn(event)
+        if event.kind in (b"request", b"destroy"):
+            self._requests.condemn(event)
+        else:
+            self._membership.condemn(event)
         self.context.moment = event.id
         if event.kind == b"timer":
             self._timers.condemn(event)

@@ -5,7 +5,7 @@ The builders return commands, so that many rooms travel in one write; :class:`Fu
 
 import zlib
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import NamedTuple
@@ -296,10 +296,16 @@ def wake(addresses: Iterable[Address]) -> list[Command]:
     ]
 
 
-def look(shard: int, *, due_ms: int, rooms: Iterable[tuple[Address, int | str]]) -> Command:
+def look(
+    shard: int,
+    *,
+    due_ms: int,
+    rooms: Iterable[tuple[Address, int | str]],
+    index: Callable[[int], str] = room_index,
+) -> Command:
     """Build the outcome of a look at rooms that were due then: ms until the next look, or ``rest``."""
     pairs = chain.from_iterable((str(address), again) for address, again in rooms)
-    return ("FCALL", LOOK, 1, room_index(shard), due_ms, *pairs)
+    return ("FCALL", LOOK, 1, index(shard), due_ms, *pairs)
 
 
 def shard_of(address: Address) -> int:

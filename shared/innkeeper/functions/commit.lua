@@ -89,12 +89,12 @@ local function trim_outlog(outlog, bytes, least)
 end
 
 local function write_outbox(meta, outbox, mark, args, first, last)
-  local posted = (redis.call('HGET', meta, 'posted') or '0') + 0
+  local posted = (redis.call('HGET', meta, 'posted') or last_generated(outbox)) + 0
   for i = first, last, 3 do
     posted = posted + 1
-    redis.call('XADD', outbox, posted .. '-' .. mark, 'type', args[i], 'target', args[i + 1], 'data', args[i + 2])
+    redis.call('XADD', outbox, count_text(posted) .. '-' .. mark, 'type', args[i], 'target', args[i + 1], 'data', args[i + 2])
   end
-  redis.call('HSET', meta, 'posted', posted .. '')
+  redis.call('HSET', meta, 'posted', count_text(posted))
 end
 
 local function write_dead(dead, args, first, last)

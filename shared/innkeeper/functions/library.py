@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
 ACTS = (
     "push", "claim", "commit", "renew", "release", "heartbeat", "reap_edge", "wake", "look", "announce", "fire",
-    "expect", "due", "postpone",
+    "expect", "due", "postpone", "post",
 )  # fmt: skip
-# Acts that drain or keep what is accepted go on under OOM; push is refused there as back-pressure.
-_ALLOW_OOM = frozenset(ACTS) - {"push"}
+# Acts that drain or keep what is accepted go on under OOM; push and post are refused there as back-pressure.
+_ALLOW_OOM = frozenset(ACTS) - {"push", "post"}
 _KEPT_COUNT = 2
 
 

@@ -46,7 +46,8 @@ local function in_pieces(command, key, args, first, last)
   end
 end
 
--- Forget dedupe rows idle for 10 min (posts: 24 h). Rows named by members stay. Only while nothing is pending.
+-- Forget dedupe rows idle for 10 min (posts of rooms: 24 h). Rows named by members stay. Only while nothing is pending.
+-- Returns whether rows of rooms' posts are left.
 local function prune(sessions, members, seconds)
   local named = {}
   for _, member in ipairs(redis.call('HVALS', members)) do
@@ -56,12 +57,18 @@ local function prune(sessions, members, seconds)
       if row.session then named['s:' .. row.session] = true end
     end
   end
-  local rows = redis.call('HGETALL', sessions)
+  local rows, has_posts = redis.call('HGETALL', sessions), false
   for i = 1, #rows, 2 do
     local field, used = rows[i], tonumber(string.match(rows[i + 1], ' (%d+)$'))
-    local window = string.sub(field, 1, 2) == 'p:' and 86400 or 600
-    if used and not named[field] and seconds - used > window then redis.call('HDEL', sessions, field) end
+    local is_post = string.sub(field, 1, 2) == 'p:' and string.find(field, '/', 1, true) ~= nil
+    local window = is_post and 86400 or 600
+    if used and not named[field] and seconds - used > window then
+      redis.call('HDEL', sessions, field)
+    elseif is_post then
+      has_posts = true
+    end
   end
+  return has_posts
 end
 
 -- Where an act starts from: '#' and '@'. Where '#' is missing both are the inbox's last id. The third answer is

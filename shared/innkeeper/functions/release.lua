@@ -3,7 +3,7 @@
 --       8 outlog STREAM, 9 outbox STREAM, 10 dead STREAM
 -- ARGV  1 token, 2 worker, 3 force 0|1, 4 resume window (ms)
 -- Returns {1, backlog} when released (also when it was before), {2, backlog} when refused for backlog, {0, 'token'}.
--- Holds: sets expiry only without backlog, one moment for all keys, on sessions only without members.
+-- Holds: sets expiry only without backlog, one moment for all keys of an empty room, on sessions only without members.
 local function release(keys, args)
   local meta = redis.call('HMGET', keys[1], 'token', 'cursor', 'released')
   local mark = string.match(args[1], ':(%d+)$')
@@ -19,8 +19,10 @@ local function release(keys, args)
   if backlog > 0 then return {1, backlog} end
 
   local time = redis.call('TIME')
-  prune(keys[7], keys[5], tonumber(time[1]))
-  local at = int(tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000) + tonumber(args[4]))
+  local now, window = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000), tonumber(args[4])
+  -- What says which posts of rooms were accepted stays for a day: their senders may be cut off for as long.
+  local has_posts = prune(keys[7], keys[5], tonumber(time[1]))
+  local at = int(now + (has_posts and math.max(window, 86400000) or window))
   local memberless = redis.call('EXISTS', keys[5]) == 0
   if memberless and redis.call('EXISTS', keys[4], keys[6], keys[10]) == 0 and redis.call('XLEN', keys[9]) == 0 then
     for i = 1, 10 do
@@ -28,7 +30,7 @@ local function release(keys, args)
     end
     return {1, 0}
   end
-  redis.call('PEXPIREAT', keys[8], at)
+  redis.call('PEXPIREAT', keys[8], int(now + window))
   if memberless then redis.call('PEXPIREAT', keys[7], at) end
   return {1, 0}
 end

@@ -13,6 +13,7 @@ from innkeeper_edge.handshake import (
     check_handshake,
     check_origin,
     is_allowed_origin,
+    request_target,
     room_address,
     wants_socket,
 )
@@ -47,6 +48,23 @@ def test_plain_names_are_rooms(name: str) -> None:
     assert target(f"/parties/chat/{name}") == Address("chat", name)
     assert target(f"/parties/chat/{name}?_pk=1&x=/../%2e") == Address("chat", name)
     assert target(f"/parties/chat/{name}?") == Address("chat", name)
+
+
+@pytest.mark.parametrize("below", ["", "/", "/b%20c/../d", "//x"])
+def test_requests_may_go_below_their_room(below: str) -> None:
+    """What follows the room is given on undecoded, without the query."""
+    found = request_target(make_mocked_request("POST", f"/parties/chat/a{below}?x=/y"))
+    assert found == (Address("chat", "a"), below)
+
+
+@pytest.mark.parametrize(
+    ("raw", "status"), [("/parties/chat/%41/b", 400), ("/parties/../a/b", 400), ("/parties/a", 404)]
+)
+def test_the_room_of_a_request_is_judged_as_for_sockets(raw: str, status: int) -> None:
+    """Nothing of kind and name is decoded."""
+    refused = request_target(make_mocked_request("POST", raw))
+    assert isinstance(refused, Rejection)
+    assert (refused.status, refused.error) == (status, "invalid_room")
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,94 @@
+"""Plain HTTP to a room: read, asked, answered."""
+
+import asyncio
+from typing import TYPE_CHECKING, Final
+
+import orjson
+from aiohttp import web
+from multidict import CIMultiDict
+
+from innkeeper.request import HEAD_BYTES, HOP_HEADERS, Request, Response, parse_query
+from innkeeper_edge.handshake import Rejection
+
+if TYPE_CHECKING:
+    from innkeeper.address import Address
+    from innkeeper.connection import User
+    from innkeeper_edge.edge import Edge, Kind
+
+_BODY_S: Final = 30.0
+_NO_REQUESTS: Final = Rejection(404, "no_requests", "rooms of this kind take no requests")
+
+
+async def serve(  # noqa: PLR0917 - all that is known of it
+    edge: "Edge", address: "Address", kind: "Kind", path: str, user: "User", request: web.Request
+) -> web.Response:
+    """Return a room's answer to a request, or why there is none."""
+    if kind.request_s is None:
+        return _NO_REQUESTS.response()
+    body = await _body(request, kind.message_bytes)
+    if isinstance(body, Rejection):
+        return body.response()
+    asked = Request(
+        request.method,
+        path or "/",
+        query_all=parse_query(request.raw_path.partition("?")[2]),
+        headers=_headers(request),
+        body=body,
+        user=user,
+    )
+    if len(asked.encode()) - len(body) > HEAD_BYTES:
+        return Rejection(431, "headers_too_large", f"URL and headers take at most {HEAD_BYTES} bytes").response()
+    answer = await edge.calls.ask(address, asked, timeout_s=kind.request_s)
+    if answer is None:
+        return _error(504, "no_answer", "the room did not answer in time; it may have handled the request")
+    if isinstance(answer, bytes):
+        return _response(Response.decode(answer))
+    return _error(503, "unavailable", answer.reason, (("Retry-After", "1"),))
+
+
+async def _body(request: web.Request, limit_bytes: int) -> bytes | Rejection:
+    """Read the body up to the limit; whoever sends more, or takes too long, is cut off."""
+    too_large = Rejection(413, "body_too_large", f"a body of at most {limit_bytes} bytes")
+    if (request.content_length or 0) > limit_bytes:
+        return too_large
+    pieces, size = [], 0
+    try:
+        async with asyncio.timeout(_BODY_S):
+            async for piece in request.content.iter_any():
+                size += len(piece)
+                if size > limit_bytes:
+                    return too_large
+                pieces.append(piece)
+    except TimeoutError:
+        return Rejection(408, "body_too_slow", f"the body did not come within {_BODY_S:g} s")
+    return b"".join(pieces)
+
+
+def _headers(request: web.Request) -> dict[str, str]:
+    """Return the headers but for those of the connection; bytes that are not UTF-8 count as Latin-1."""
+    dropped = set(HOP_HEADERS)
+    for value in request.headers.getall("Connection", ()):
+        dropped.update(name.strip().lower() for name in value.split(","))
+    found: dict[str, str] = {}
+    for name, value in request.headers.items():
+        key, text = name.lower(), value
+        if key in dropped:
+            continue
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            text = value.encode(errors="surrogateescape").decode("latin-1")
+        found[key] = f"{found[key]}{'; ' if key == 'cookie' else ', '}{text}" if key in found else text
+    return found
+
+
+def _response(answer: Response) -> web.Response:
+    headers = CIMultiDict(answer.headers)
+    if answer.content_type:
+        headers["Content-Type"] = answer.content_type
+    return web.Response(status=answer.status, body=answer.body, headers=headers)
+
+
+def _error(status: int, error: str, message: str, headers: tuple[tuple[str, str], ...] = ()) -> web.Response:
+    body = orjson.dumps({"error": error, "message": message})
+    return web.Response(status=status, body=body, content_type="application/json", headers=headers)

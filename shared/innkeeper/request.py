@@ -1,0 +1,230 @@
+"""Requests to a room and its answers: what ``on_request`` gets and returns, and how both travel."""
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
+from urllib.parse import parse_qsl
+
+import orjson
+
+from innkeeper.connection import User
+from innkeeper.errors import OutputInvalid, RequestInvalid
+from innkeeper.turn import TURN_OUT_BYTES
+
+JSON_TYPE: Final = "application/json"
+TEXT_TYPE: Final = "text/plain; charset=utf-8"
+BYTES_TYPE: Final = "application/octet-stream"
+HEAD_BYTES: Final = 65_536
+REQUEST_S: Final = 30.0
+
+# What belongs to one hop, or is written by the edge itself.
+HOP_HEADERS: Final = frozenset(
+    ("connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "te", "trailer", "transfer-encoding",
+     "upgrade")
+)  # fmt: skip
+_OWN_HEADERS = HOP_HEADERS | {"content-length", "date", "server"}
+_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_VALUE = re.compile(r"[\t\x20-\x7e]*")
+_FIRST_STATUS, _LAST_STATUS = 200, 599
+
+
+class Request:
+    """A request to the room over HTTP, or by another program.
+
+    Attributes:
+        method: As sent, mostly in capitals: ``GET``, ``POST`` …
+        path: What follows the room in the URL, ``/`` where nothing does; as it stood on the wire, so not decoded.
+        query_all: The pairs of the query in order, decoded.
+        headers: By name in lower case; several of one name are joined by ``", "`` (cookies by ``"; "``). Without those
+            of the connection, such as ``transfer-encoding``.
+        body: As sent; compressed where its ``content-encoding`` says so.
+        user: Who asks. Without authentication it proves nothing; empty from other programs.
+    """
+
+    __slots__ = ("body", "headers", "method", "path", "query_all", "user")
+
+    def __init__(
+        self,
+        method: str,
+        path: str,
+        *,
+        query_all: Iterable[tuple[str, str]] = (),
+        headers: Mapping[str, str] | None = None,
+        body: bytes = b"",
+        user: User | None = None,
+    ) -> None:
+        self.method = method
+        self.path = path
+        self.query_all = [(name, value) for name, value in query_all]
+        self.headers = dict(headers or {})
+        self.body = body
+        self.user = user or User("", "")
+
+    @property
+    def query(self) -> dict[str, str]:
+        """The query as a mapping; of several values of one name the last."""
+        return dict(self.query_all)
+
+    def text(self) -> str:
+        """Return the body as text.
+
+        Raises:
+            RequestInvalid: It is not UTF-8. Uncaught in ``on_request``, the sender gets 400.
+        """
+        try:
+            return self.body.decode()
+        except UnicodeDecodeError:
+            raise RequestInvalid("the body is not UTF-8") from None
+
+    def json(self) -> Any:
+        """Return the body as a JSON value.
+
+        Raises:
+            RequestInvalid: It is not JSON. Uncaught in ``on_request``, the sender gets 400.
+        """
+        try:
+            return orjson.loads(self.body)
+        except orjson.JSONDecodeError as error:
+            raise RequestInvalid(f"the body is not JSON: {error}") from None
+
+    def __repr__(self) -> str:
+        return f"<Request {self.method} {self.path} {len(self.body)} bytes>"
+
+    def encode(self) -> bytes:
+        """Return it as the data of an event: a line of JSON, then the body."""
+        head = (self.method, self.path, self.query_all, self.headers, list(self.user))
+        return orjson.dumps(head) + b"\n" + self.body
+
+    @classmethod
+    def decode(cls, data: bytes) -> "Request":
+        """Return the request in an event's data.
+
+        Raises:
+            ValueError: It is none.
+        """
+        head, _, body = data.partition(b"\n")
+        method, path, query, headers, user = orjson.loads(head)
+        return cls(method, path, query_all=query, headers=headers, body=body, user=User(*user))
+
+
+class Response:
+    """An answer to a request; return one from ``on_request`` to choose status and headers.
+
+    Attributes:
+        body: Bytes.
+        status: 200 to 599.
+        headers: Pairs, so that one name may stand several times (``set-cookie``).
+        content_type: Of the body.
+
+    Args:
+        body: A JSON value; str is sent as text, bytes as they are, None as nothing.
+        status: 200 to 599.
+        headers: A mapping, or pairs.
+        content_type: Instead of the one that fits the body.
+
+    Raises:
+        ValueError: A status, or a header, that HTTP does not allow, or that the edge writes itself.
+        OutputInvalid: The body is no JSON value, or over 1 MiB.
+    """
+
+    __slots__ = ("body", "content_type", "headers", "status")
+
+    def __init__(
+        self,
+        body: Any = None,
+        status: int = 200,
+        headers: Mapping[str, str] | Iterable[tuple[str, str]] = (),
+        content_type: str = "",
+    ) -> None:
+        given: object = status  # users write what they like
+        if not isinstance(given, int) or isinstance(given, bool) or not _FIRST_STATUS <= given <= _LAST_STATUS:
+            raise ValueError(f"status {status!r}: a whole number from {_FIRST_STATUS} to {_LAST_STATUS}")
+        natural, self.body = encode_body(body)
+        self.status = status
+        self.headers = [_checked(*pair) for pair in (headers.items() if isinstance(headers, Mapping) else headers)]
+        self.content_type = _checked("content-type", content_type)[1] or natural
+
+    def text(self) -> str:
+        """Return the body as text; UnicodeDecodeError where it is not UTF-8."""
+        return self.body.decode()
+
+    def json(self) -> Any:
+        """Return the body as a JSON value; ValueError where it is none."""
+        return orjson.loads(self.body)
+
+    def header(self, name: str) -> str | None:
+        """Return the first header of a name, in any case, or None."""
+        return next((value for known, value in self.headers if known.lower() == name.lower()), None)
+
+    def __repr__(self) -> str:
+        return f"<Response {self.status} {len(self.body)} bytes>"
+
+    def encode(self) -> bytes:
+        """Return it as the body of an output: a line of JSON, then the body."""
+        return orjson.dumps((self.status, self.content_type, self.headers)) + b"\n" + self.body
+
+    @classmethod
+    def decode(cls, data: bytes) -> "Response":
+        """Return the response in the body of an output.
+
+        Raises:
+            ValueError: It is none.
+        """
+        head, _, body = data.partition(b"\n")
+        status, content_type, headers = orjson.loads(head)
+        response = cls(body, status, headers)
+        response.content_type = content_type
+        return response
+
+
+def response_of(value: Any) -> Response:
+    """Return what ``on_request`` has returned as a response: None is 204, other values 200.
+
+    Raises:
+        OutputInvalid: As :class:`Response`.
+    """
+    if isinstance(value, Response):
+        return value
+    return Response(value, 204 if value is None else 200)
+
+
+def failure(status: int, code: str) -> Response:
+    """Return the answer of the framework itself: ``{"error": code}``."""
+    return Response({"error": code}, status)
+
+
+def parse_query(text: str) -> list[tuple[str, str]]:
+    """Return the pairs of a query, decoded, in order; bytes that are not UTF-8 show as replacement characters."""
+    return parse_qsl(text, keep_blank_values=True, errors="replace")
+
+
+def encode_body(body: Any) -> tuple[str, bytes]:
+    """Return the natural content type of a body, and its bytes.
+
+    Raises:
+        OutputInvalid: It is no JSON value, or over 1 MiB.
+    """
+    if body is None:
+        return "", b""
+    try:
+        if isinstance(body, str):
+            natural, data = TEXT_TYPE, body.encode()
+        elif isinstance(body, bytes | bytearray | memoryview):
+            natural, data = BYTES_TYPE, bytes(body)
+        else:
+            natural, data = JSON_TYPE, orjson.dumps(body)
+    except (TypeError, ValueError) as error:
+        raise OutputInvalid(f"cannot answer with this value: {error}") from None
+    if len(data) > TURN_OUT_BYTES:
+        raise OutputInvalid(f"an answer of {len(data)} bytes: at most {TURN_OUT_BYTES}")
+    return natural, data
+
+
+def _checked(name: object, value: object) -> tuple[str, str]:
+    if not isinstance(name, str) or not _TOKEN.fullmatch(name):
+        raise ValueError(f"header name {name!r}: HTTP does not allow it")
+    if name.lower() in _OWN_HEADERS:
+        raise ValueError(f"header {name!r}: the edge writes it itself")
+    if not isinstance(value, str) or not _VALUE.fullmatch(value):
+        raise ValueError(f"header {name}: {value!r} is no line of ASCII")
+    return name, value
