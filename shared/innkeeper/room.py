@@ -22,6 +22,8 @@ from innkeeper.typed_state import Shape, TypedState
 
 S = TypeVar("S", default=State)
 
+_LONGEST_GRACE_S = 86_400
+
 
 class Event(NamedTuple):
     """What ``on_error`` learns of the event that failed."""
@@ -70,6 +72,7 @@ class Room(Generic[S]):
         max_connections: Most members at a time; further ones are closed with 4503. None: no limit.
         handler_s: Seconds an async hook may take before it is cut.
         idle_s: Seconds without events after which the instance is put to sleep; sockets stay.
+        grace_s: Seconds a client of ``innkeeper.v1`` may be away before it leaves; 0: it leaves at once.
     """
 
     kind: ClassVar[str] = ""
@@ -80,6 +83,7 @@ class Room(Generic[S]):
     max_connections: ClassVar[int | None] = None
     handler_s: ClassVar[float] = 30.0
     idle_s: ClassVar[float] = 10.0
+    grace_s: ClassVar[float] = 30.0
 
     _context: RoomContext
     _dispatch: ClassVar[Dispatch | None] = None
@@ -98,6 +102,9 @@ class Room(Generic[S]):
         cls._check_count("backlog_count", cls.backlog_count)
         if cls.max_connections is not None:
             cls._check_count("max_connections", cls.max_connections)
+        grace_s: object = cls.grace_s
+        if isinstance(grace_s, bool) or not isinstance(grace_s, int | float) or not 0 <= grace_s <= _LONGEST_GRACE_S:
+            raise ValueError(f"{cls.__name__}.grace_s = {grace_s!r}: seconds, 0 to {_LONGEST_GRACE_S}")
         cls._dispatch = find_handlers(cls, has_on_message=cls.on_message is not Room.on_message)
         if cls._dispatch is not None and cls.codec == "raw":
             raise ValueError(f"{cls.__name__}: @on handlers need the json codec; raw messages have no type")
@@ -139,6 +146,15 @@ class Room(Generic[S]):
 
     def on_leave(self, conn: Connection) -> Any:
         """Run exactly once for each member that is gone, after it was taken out of ``self.connections``."""
+
+    def on_drop(self, conn: Connection) -> Any:
+        """Run when a client with a session lost its socket; it is still a member, and may come back within ``grace_s``."""
+
+    def on_resume(self, conn: Connection) -> Any:
+        """Run when such a client is back; what it has missed is shown to it without your doing."""
+
+    def on_resync(self, conn: Connection) -> Any:
+        """Run when what such a client has missed cannot be had any more: send it a snapshot, as in ``on_connect``."""
 
     def on_timer(self, name: str, payload: Any) -> Any:
         """Run when a timer is due that :meth:`schedule` has set; raising lets it be tried again later."""

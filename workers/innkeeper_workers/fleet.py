@@ -89,7 +89,12 @@ class Fleet:
         """Write what edges must know of the kinds served here."""
         rows: list[str | bytes] = []
         for kind, room in self.rooms.items():
-            limits = {"codec": room.codec, "message_bytes": room.message_bytes, "backlog_count": room.backlog_count}
+            limits = {
+                "codec": room.codec,
+                "message_bytes": room.message_bytes,
+                "backlog_count": room.backlog_count,
+                "grace_s": room.grace_s,
+            }
             rows += [kind, orjson.dumps(limits)]
         await self.link.call("HSET", keys.KINDS, *rows)
 
