@@ -10,9 +10,11 @@ log = logging.getLogger("innkeeper.edge")
 
 Output = tuple[bytes, bytes]
 
+_SHOWN = (b"text", b"binary", b"error")
+
 
 class Fanout:
-    """The sockets of one room at this edge: those joining, by connection id, and those live, by join."""
+    """The raw sockets of one room at this edge: those joining, by connection id, and those live, by join."""
 
     def __init__(self) -> None:
         self.members: dict[str, Member] = {}
@@ -62,10 +64,10 @@ class Fanout:
 
     def _deliver_one(self, header: bytes, body: bytes, touched: dict[str, Member]) -> None:
         verb, _, rest = header.partition(b" ")
-        if verb in (b"text", b"binary"):
+        if verb in _SHOWN:
             receivers = self._addressed(rest)
             if receivers:
-                frame = encode_text(body) if verb == b"text" else encode_binary(body)
+                frame = encode_binary(body) if verb == b"binary" else encode_text(body)
                 for member in receivers:
                     member.outgoing.append(frame)
                     touched[member.id] = member
@@ -85,7 +87,7 @@ class Fanout:
             if mover is not None:
                 self._write(touched)
                 mover.move(body.decode())
-        else:
+        elif verb != b"resync":  # that one is for sessions
             log.warning("an output this edge does not know: %s", header.decode(errors="replace"))
 
     def _addressed(self, address: bytes) -> list[Member]:

@@ -102,9 +102,7 @@ class Room(Generic[S]):
         cls._check_count("backlog_count", cls.backlog_count)
         if cls.max_connections is not None:
             cls._check_count("max_connections", cls.max_connections)
-        grace_s: object = cls.grace_s
-        if isinstance(grace_s, bool) or not isinstance(grace_s, int | float) or not 0 <= grace_s <= _LONGEST_GRACE_S:
-            raise ValueError(f"{cls.__name__}.grace_s = {grace_s!r}: seconds, 0 to {_LONGEST_GRACE_S}")
+        cls._check_grace(cls.grace_s)
         cls._dispatch = find_handlers(cls, has_on_message=cls.on_message is not Room.on_message)
         if cls._dispatch is not None and cls.codec == "raw":
             raise ValueError(f"{cls.__name__}: @on handlers need the json codec; raw messages have no type")
@@ -124,6 +122,11 @@ class Room(Generic[S]):
     def _check_count(cls, name: str, value: object) -> None:
         if not isinstance(value, int) or value < 1:  # users write what they like
             raise ValueError(f"{cls.__name__}.{name} = {value!r}: a whole number from 1")
+
+    @classmethod
+    def _check_grace(cls, value: object) -> None:
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= _LONGEST_GRACE_S:
+            raise ValueError(f"{cls.__name__}.grace_s = {value!r}: seconds, 0 to {_LONGEST_GRACE_S}")
 
     @classmethod
     def _make_state(cls, stored: Mapping[str, bytes]) -> State | TypedState:
@@ -148,7 +151,7 @@ class Room(Generic[S]):
         """Run exactly once for each member that is gone, after it was taken out of ``self.connections``."""
 
     def on_drop(self, conn: Connection) -> Any:
-        """Run when a client with a session lost its socket; it is still a member, and may come back within ``grace_s``."""
+        """Run when a client with a session has lost its socket: still a member, it may come back within ``grace_s``."""
 
     def on_resume(self, conn: Connection) -> Any:
         """Run when such a client is back; what it has missed is shown to it without your doing."""

@@ -116,7 +116,9 @@ def error_header(address: bytes) -> bytes:
 
 def join_output(join: int, connection: bytes, generation: int = 0) -> tuple[bytes, bytes]:
     """Return the mark from which on a connection receives; ``generation`` is that of a session, 0 without."""
-    return (b"join %d %b %d" % (join, connection, generation) if generation else b"join %d %b" % (join, connection)), b""
+    return (
+        b"join %d %b %d" % (join, connection, generation) if generation else b"join %d %b" % (join, connection)
+    ), b""
 
 
 def resume_output(join: int, connection: bytes, generation: int) -> tuple[bytes, bytes]:

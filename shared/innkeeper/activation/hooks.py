@@ -150,7 +150,7 @@ class Hooks:
         self.turn.dead.append(dead_event(event, what, "".join(lines[-_TRACE_LINES:])))
 
     def tell(self, connection: "Connection", code: str, *, about: "InboxEvent", **details: Any) -> None:
-        """Send an error frame to one member: to a session always, with its message's number, else in json rooms only."""
+        """Send an error frame to one member: to sessions with the message's number, to others in json rooms only."""
         if connection.session:
             number = {"n": about.number} if about.number else {}
             header = wire.error_header(wire.address_only(connection.join))

@@ -47,12 +47,9 @@ class Sessions:
 
     async def drop(self, event: "InboxEvent") -> None:
         """Take it that a member's socket is gone; it may come back until its grace ends."""
-        connection = self._context.members.get(event.connection.decode())
-        if connection is None or not connection.is_connected or event.generation < connection.generation:
-            self.void_count += 1
-            return
-        connection.generation = event.generation
-        await self.dropped(event, connection)
+        connection = self._dropped_by(event)
+        if connection is not None:
+            await self.dropped(event, connection)
 
     async def dropped(self, event: "InboxEvent", connection: "Connection") -> None:
         """Mark a member as dropped and run on_drop; without grace it leaves at once."""
@@ -101,16 +98,17 @@ class Sessions:
 
     def condemn(self, event: "InboxEvent") -> bool:
         """Do what an event of a session does to its member, without hooks; return whether it is such an event."""
-        connection = self._context.members.get(event.connection.decode())
-        if event.kind not in (b"drop", b"resume", b"resync"):
-            return False
         if event.kind == b"drop":
-            if connection is not None and connection.is_connected and event.generation >= connection.generation:
-                connection.generation = event.generation
-                self._alone(lambda: self._down(connection))
-        elif (connection := self._member_for(event)) is not None:
-            self._moved(event, connection)
-            self._alone(lambda: self._back(connection) if event.kind == b"resume" else self._anew(connection))
+            dropped = self._dropped_by(event)
+            if dropped is not None:
+                self._alone(lambda: self._down(dropped))
+        elif event.kind in (b"resume", b"resync"):
+            member = self._member_for(event)
+            if member is not None:
+                self._moved(event, member)
+                self._alone(lambda: self._back(member) if event.kind == b"resume" else self._anew(member))
+        else:
+            return False
         return True
 
     def condemn_edge(self, connection: "Connection") -> None:
@@ -123,6 +121,14 @@ class Sessions:
     def _room(self) -> "Room":
         assert self._hooks.room is not None  # noqa: S101 - no event comes before the start
         return self._hooks.room
+
+    def _dropped_by(self, event: "InboxEvent") -> "Connection | None":
+        connection = self._context.members.get(event.connection.decode())
+        if connection is None or not connection.is_connected or event.generation < connection.generation:
+            self.void_count += 1
+            return None
+        connection.generation = event.generation
+        return connection
 
     def _member_for(self, event: "InboxEvent") -> "Connection | None":
         """Return the member of an event; one that is none (any more) is told that its session is over."""
