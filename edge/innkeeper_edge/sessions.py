@@ -141,7 +141,7 @@ class Sessions:
         self, header: bytes, body: bytes, position: StreamId, previous: StreamId, touched: dict[SessionMember, None]
     ) -> None:
         verb, _, rest = header.partition(b" ")
-        if (verb == b"join" or verb == b"resync") and rest.count(b" ") > 1:
+        if verb in (b"join", b"resync") and rest.count(b" ") > 1:
             self._marked(verb, rest.split(b" "), position, previous, touched)
         elif verb == b"refuse" and b" " in rest:
             name, generation = rest.split(b" ")
