@@ -77,18 +77,22 @@ class Fanout:
             if joined is not None and not joined.left:
                 joined.join = int(number)
                 self.live[joined.join] = joined
-        elif verb in (b"close", b"refuse"):
-            named = self.live.get(int(rest[1:])) if verb == b"close" else self.members.get(rest.decode())
-            if named is not None:
-                self._write(touched)
-                named.close(*read_close(body))
-        elif verb == b"move":
-            mover = self.live.pop(int(rest[1:]), None)
-            if mover is not None:
-                self._write(touched)
-                mover.move(body.decode())
+        elif verb in (b"close", b"refuse", b"move"):
+            self._take_away(verb, rest, body, touched)
         elif verb != b"resync":  # that one is for sessions
             log.warning("an output this edge does not know: %s", header.decode(errors="replace"))
+
+    def _take_away(self, verb: bytes, rest: bytes, body: bytes, touched: dict[str, Member]) -> None:
+        """Close a socket, or take it to another room."""
+        named = self.members.get(rest.decode()) if verb == b"refuse" else self.live.get(int(rest[1:]))
+        if named is None:
+            return
+        self._write(touched)
+        if verb == b"move":
+            del self.live[named.join]
+            named.move(body.decode())
+        else:
+            named.close(*read_close(body))
 
     def _addressed(self, address: bytes) -> list[Member]:
         if address[:1] == b"+":

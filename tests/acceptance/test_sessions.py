@@ -4,6 +4,7 @@ import asyncio
 import secrets
 import signal
 from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +51,7 @@ async def state_of(house: House, room: str, field: str) -> Any:
 
 
 async def test_numbered_both_ways(house: House) -> None:
-    """A session says hello, hears its numbered outputs after it, and of each message that it is accepted and applied."""
+    """A session says hello, then gets numbered outputs, and hears of each message that it is accepted and applied."""
     socket, _, hello = await session(house, "ledger/a")
     assert hello["accepted"] == 0
     assert await socket.output({"welcome": 0}) == int(hello["at"].partition("-")[0]) + 1
@@ -115,7 +116,7 @@ async def _row_is(house: House, room: str, connection: str, *, up: bool) -> bool
 
 
 async def test_an_edge_is_killed(house: House) -> None:
-    """kill -9 of an edge: its sessions go on at the other one, every message applied once, every output seen once."""
+    """With kill -9 of an edge sessions go on at the other one, every message applied once, every output seen once."""
     clients = [V1Client(house, "ledger/c", f"m{n}", edge=n % 2) for n in range(4)]
     for round_ in range(60):
         for client in clients:
@@ -132,7 +133,7 @@ async def test_an_edge_is_killed(house: House) -> None:
 
 
 async def test_a_worker_is_killed(house: House) -> None:
-    """kill -9 of the owner: no socket notices, and nothing is lost or doubled."""
+    """With kill -9 of the owner no socket notices, and nothing is lost or doubled."""
     clients = [V1Client(house, "ledger/d", f"m{n}") for n in range(3)]
     for round_ in range(60):
         for client in clients:
@@ -148,11 +149,15 @@ async def test_a_worker_is_killed(house: House) -> None:
     await asyncio.gather(*(client.end() for client in clients))
 
 
+def _has(client: V1Client, count: int) -> bool:
+    return any(p.get("n") == count for _, p in client.outputs)
+
+
 async def _judge(house: House, room: str, clients: list[V1Client], count: int) -> None:
     assert await state_of(house, room, "n") == count
     for client in clients:
         numbers = [p["n"] for _, p in client.outputs if "n" in p]
-        await until(lambda c=client: any(p.get("n") == count for _, p in c.outputs), "the end", seen=numbers)
+        await until(partial(_has, client, count), "the end", seen=numbers)
         seen = [(p["n"], p["from"], p["i"]) for _, p in client.outputs if "n" in p]
         assert [n for n, _, _ in seen] == list(range(seen[0][0], count + 1)), f"{client.name}: a hole or a repeat"
         for other in clients:
@@ -248,9 +253,14 @@ async def test_no_hello(house: House, frame: str | bytes) -> None:
 async def test_bad_frames_later(house: House) -> None:
     """A frame without a number, an unknown control, and a message over the limit end the socket, not the session."""
     secret = ""
-    for n, (frame, code) in enumerate(
-        [("x", 4400), ("!{}", 4400), (b"short", 4400), ("1 " + "x" * 65_537, 1009), (b"\x00" * 8 + b"x", 4400)], 1
-    ):
+    frames: list[tuple[str | bytes, int]] = [
+        ("x", 4400),
+        ("!{}", 4400),
+        (b"short", 4400),
+        ("1 " + "x" * 65_537, 1009),
+        (b"\x00" * 8 + b"x", 4400),
+    ]
+    for n, (frame, code) in enumerate(frames, 1):
         socket = await opened(house, "rawecho/h")
         secret = secret or secrets.token_hex(16)
         await socket.hello(secret, n, None)
@@ -284,7 +294,7 @@ async def test_the_grace_ends(house: House) -> None:
 
 
 async def test_the_grace_ends_in_a_room_without_an_owner(house: House) -> None:
-    """All edges' and workers' sockets aside: a killed edge's member leaves when its grace ends, though its owner died."""
+    """A killed edge's member leaves when its grace ends, also where the owner has died meanwhile."""
     watcher = await house.join("brief/b", edge=1, name="bob")
     await watcher.expect(lambda f: f.get("came") == "bob", "its own join")
     _socket, _, _ = await session(house, "brief/b", edge=0)
@@ -297,7 +307,7 @@ async def test_the_grace_ends_in_a_room_without_an_owner(house: House) -> None:
 
 
 async def test_a_half_open_socket(house: House) -> None:
-    """A resume while the old socket seems alive moves the member without a drop; the old one's end changes nothing."""
+    """A resume while the old socket seems alive moves the member without a drop; the old one's end does nothing."""
     watcher = await house.join("brief/c", edge=1, name="bob")
     await watcher.expect(lambda f: f.get("came") == "bob", "its own join")
     old, secret, _ = await session(house, "brief/c", edge=0)
@@ -360,4 +370,4 @@ async def test_a_lost_answer_to_the_hello(house: House) -> None:
     await again.send(1, {"i": 1})
     await again.send(2, {"i": 2})
     await until(lambda: any(p.get("n") == 2 for _, p in again.outputs), "both", seen=again.frames)
-    assert [list(p)[0] for _, p in again.outputs] == ["welcome", "came", "n", "n"]
+    assert [next(iter(p)) for _, p in again.outputs] == ["welcome", "came", "n", "n"]
