@@ -141,7 +141,13 @@ class Connection:
 
         Raises:
             InvalidAddress: The target is no address.
+            NotImplementedError: The client speaks innkeeper.v1: its session belongs to this room. Send it the address.
         """
+        if self.session:
+            raise NotImplementedError(
+                f"conn.move: {self.id} speaks innkeeper.v1, and a session stays in its room;"
+                " send the client the address, and let it connect there"
+            )
         self._context.add(wire.move_output(self.join, str(parse_address(target))))
 
     def __repr__(self) -> str:
