@@ -1,6 +1,7 @@
 """Sessions over whole houses: sockets and edges die, the session goes on; nothing is lost, doubled or reordered."""
 
 import asyncio
+import random
 import secrets
 import signal
 from collections.abc import AsyncIterator
@@ -130,6 +131,50 @@ async def test_an_edge_is_killed(house: House) -> None:
     assert sum(client.resumes for client in clients) >= 1
     assert await state_of(house, "ledger/c", "left") is None
     await asyncio.gather(*(client.end() for client in clients))
+
+
+async def test_an_edge_is_drained(house: House) -> None:
+    """An edge that is told to stop closes its sockets with 1012; their sessions go on at the other one."""
+    clients = [V1Client(house, "ledger/k", f"m{n}", edge=n % 2) for n in range(2)]
+    for round_ in range(40):
+        for client in clients:
+            client.send({"i": round_})
+        await asyncio.sleep(0.02)
+        if round_ == 15:
+            house.edges[0].signal(signal.SIGTERM)
+    for client in clients:
+        await client.all_applied()
+    await _judge(house, "ledger/k", clients, 80)
+    assert sum(client.resumes for client in clients) == 1
+    assert await state_of(house, "ledger/k", "left") is None
+    await asyncio.gather(*(client.end() for client in clients))
+
+
+async def test_everything_at_once(house: House) -> None:
+    """Sockets cut at random, edges and workers killed and replaced: nothing is lost, doubled or reordered."""
+    draw = random.Random(4)
+    clients = [V1Client(house, "ledger/l", f"m{n}", edge=n % 2) for n in range(6)]
+    for round_ in range(200):
+        for client in clients:
+            client.send({"i": round_})
+        await asyncio.sleep(0.03)
+        victim = draw.choice(clients)
+        if draw.random() < 0.2 and victim.socket is not None:
+            victim.socket.socket.transport.abort()
+        if round_ in (40, 120):
+            house.edges[-1 if round_ > 100 else 0].signal(signal.SIGKILL)
+            await house.add_edge()
+        if round_ in (70, 130):
+            (await house.owner_of("ledger/l")).signal(signal.SIGKILL)
+            await house.add_worker()
+    for client in clients:
+        await client.all_applied()
+    await _judge(house, "ledger/l", clients, 1200)
+    assert sum(client.resumes for client in clients) >= 20
+    assert await state_of(house, "ledger/l", "left") is None
+    assert await house.redis.hlen("inn:{ledger/l}:members") == 6
+    await asyncio.gather(*(client.end() for client in clients))
+    await until(lambda: _count(house, "ledger/l", 0), "all have left")
 
 
 async def test_a_worker_is_killed(house: House) -> None:
