@@ -387,6 +387,21 @@ async def test_closed_by_the_room(house: House) -> None:
     await watcher.expect(lambda f: f.get("gone") == "ann", "the leave")
 
 
+async def test_a_destroyed_room(house: House) -> None:
+    """Its sessions end with it: the live one is closed with 4404, and one that was away is told that it is over."""
+    socket, _, _ = await session(house, "mortal/a")
+    away, secret, hello = await session(house, "mortal/a", name="bob")
+    last = last_of(away)
+    await away.abort()
+    await until(lambda: _row_is(house, "mortal/a", hello["conn"], up=False), "the drop")
+    await socket.send(1, {"type": "end"})
+    assert await socket.closed() == 4404
+    late = await opened(house, "mortal/a", name="bob")
+    await late.hello(secret, 2, last)
+    assert await late.closed() == 4410
+    assert not await house.redis.exists("inn:{mortal/a}:members", "inn:{mortal/a}:timers", "inn:{mortal/a}:state")
+
+
 async def test_errors_name_the_message(house: House) -> None:
     """A message that fails is told to its sender with its number, apart from the room's outputs."""
     socket, _, _ = await session(house, "trouble/a")
