@@ -10,13 +10,15 @@ from typing import TYPE_CHECKING
 from aiohttp import WSMsgType, web
 
 from innkeeper.address import Address
-from innkeeper.close_codes import UNAVAILABLE, CloseCode
+from innkeeper.close_codes import BAD_FRAME, UNAVAILABLE, CloseCode
 from innkeeper.connection import User
 from innkeeper_edge import handshake, requests
 from innkeeper_edge.edge import Edge, Kind
 from innkeeper_edge.guarded_socket import GuardedSocket, install
 from innkeeper_edge.handshake import Rejection
 from innkeeper_edge.member import Member
+from innkeeper_edge.session_member import SessionMember
+from innkeeper_edge.subprotocol import PREFIX_BYTES, V1, Hello, read_hello
 from innkeeper_edge.sweep import JOIN_S
 
 if TYPE_CHECKING:
@@ -26,6 +28,8 @@ log = logging.getLogger("innkeeper.edge")
 
 _DATA = (WSMsgType.TEXT, WSMsgType.BINARY)
 _NAME_CHARACTERS = 64
+HELLO_S = 5.0
+"""How long a client may take for its first frame."""
 
 
 class Site:
@@ -89,17 +93,30 @@ class Site:
         if isinstance(checked, Rejection):
             return checked.response()
         address, kind = checked
+        protocols, spare_bytes = ((V1,), PREFIX_BYTES) if handshake.offers(request, V1) else ((), 0)
+        most_bytes = kind.message_bytes + spare_bytes
         # Pings and the join's deadline are sweeps of the edge: timers for each socket would cost memory and time.
         socket = web.WebSocketResponse(
-            compress=False, max_msg_size=kind.message_bytes + 1, decode_text=False, autoping=False
+            compress=False, max_msg_size=most_bytes + 1, decode_text=False, autoping=False, protocols=protocols
         )
         try:
-            guarded = await install(request, socket, max_message_bytes=kind.message_bytes, on_violation=_note)
+            guarded = await install(request, socket, max_message_bytes=most_bytes, on_violation=_note)
         except ConnectionResetError:
             return socket
         if request.transport is not None:
-            member = Member(guarded, request.transport, self._edge.loop.time())
-            await self._live(address, member, socket, guarded, _user(request))
+            user = _user(request)
+            member: Member | None = None
+            if protocols:
+                hello = await _hello(socket, guarded, user)
+                if hello is not None:
+                    member = SessionMember(
+                        guarded, request.transport, self._edge.loop.time(),
+                        hello=hello, message_bytes=kind.message_bytes,
+                    )  # fmt: skip
+            else:
+                member = Member(guarded, request.transport, self._edge.loop.time())
+            if member is not None:
+                await self._live(address, member, socket, guarded, user)
         if guarded.closing_code is not None:
             await guarded.wait_closed()
         return socket
@@ -158,10 +175,32 @@ class Site:
                 elif message.type is WSMsgType.PONG:
                     member.heard_at_s = edge.loop.time()
                 else:
+                    if message.type is WSMsgType.CLOSE:
+                        member.ended(message.data)
                     return
         finally:
             guarded.hand_to(None)
             member.gone()
+
+
+async def _hello(socket: web.WebSocketResponse, guarded: GuardedSocket, user: User) -> Hello | None:
+    """Return the first frame of a client that speaks innkeeper.v1; None where there is none, then it is closed."""
+    try:
+        async with asyncio.timeout(HELLO_S):
+            while True:
+                message = await socket.receive()
+                if message.type is WSMsgType.PING:
+                    await socket.pong(message.data)
+                elif message.type in _DATA:
+                    hello = read_hello(message.data, user.id) if message.type is WSMsgType.TEXT else None
+                    if hello is None:
+                        guarded.close(BAD_FRAME.code, BAD_FRAME.reason)
+                    return hello
+                elif message.type is not WSMsgType.PONG:
+                    return None
+    except TimeoutError:
+        guarded.close(UNAVAILABLE.code, UNAVAILABLE.reason)
+        return None
 
 
 def _note(code: CloseCode) -> None:

@@ -129,7 +129,7 @@ class Edge:
         Cancelling is safe before the join is queued; after that, call :meth:`leave`.
         """
         feed = self.hold(address)
-        feed.fanout.members[member.id] = member
+        member.register(feed)
         try:
             incarnation = ""
             while incarnation != self.incarnation:  # declared dead meanwhile: once more under the new one
@@ -143,7 +143,7 @@ class Edge:
         member.pushed = True
         member.user = user
         self.thrift.count()
-        self.ingress.add(feed, PushEvent("join", member.id, orjson.dumps({"user": list(user)})), member)
+        self.ingress.add(feed, member.join_event(user), member)
         return feed
 
     def hold(self, address: Address) -> Feed:
@@ -178,7 +178,7 @@ class Edge:
     def leave(self, feed: Feed, member: Member) -> None:
         """Queue the leave of a socket that is gone; what it sent before comes before it."""
         if member.pushed:
-            self.ingress.add(feed, PushEvent("leave", member.id, b""), member)
+            self.ingress.add(feed, member.leave_event(), member)
             member.pushed = False
         else:
             member.leave_settled()
@@ -186,7 +186,7 @@ class Edge:
 
     def _withdraw(self, feed: Feed, member: Member) -> None:
         member.left = True
-        feed.fanout.remove(member)
+        member.unregister(feed)
         self.release(feed)
 
     def retire(self, feed: Feed) -> None:
@@ -235,16 +235,20 @@ class Edge:
             wait_s = min(wait_s * 2, 1.0)
 
     async def leave_unknown_members(self, feed: Feed) -> None:
-        """Push leaves for members that name this edge and that it does not have (a rollback brought them back)."""
+        """Push the end of members that name this edge and that it does not have (a rollback brought them back)."""
         try:
             rows = await self.link.call("HGETALL", feed.keys.members)
         except (RedisUnavailable, RedisReplied) as error:
             log.warning("room %s: members not compared: %s", feed.address, error)
             return
         for connection, row in zip(rows[::2], rows[1::2], strict=True):
-            name = connection.decode()
-            if orjson.loads(row)["edge"] == self.incarnation and name not in feed.fanout.members:
+            name, fields = connection.decode(), orjson.loads(row)
+            if fields["edge"] != self.incarnation or feed.knows(name):
+                continue
+            if not fields["session"]:
                 self.ingress.add(feed, PushEvent("leave", name, b""), None)
+            elif fields.get("up", True):
+                self.ingress.add(feed, PushEvent("drop", name, b"", fields["session"], 0, fields["gen"]), None)
 
     # --- outputs --------------------------------------------------------------------------------------------------
     def _on_message(self, channel: bytes, body: bytes) -> None:
@@ -306,7 +310,7 @@ class Edge:
         self.ingress.forget()  # nothing of the old incarnation's sockets may go out under the new one
         for feed in self.feeds.values():
             feed.accepted_batch = 0
-            for member in list(feed.fanout.members.values()):
+            for member in feed.sockets():
                 member.pushed = False  # its leave comes from the reaping
                 member.close_with(RESTARTING)
             for call in list(feed.fanout.calls.values()):
@@ -337,7 +341,7 @@ class Edge:
         self.ready.clear()  # no request on a kept connection becomes a socket any more, or reaches a room
         self.calls.drain()
         for feed in list(self.feeds.values()):
-            for member in list(feed.fanout.members.values()):
+            for member in feed.sockets():
                 member.close_with(RESTARTING)
         try:
             async with asyncio.timeout(grace_s):

@@ -14,9 +14,11 @@ log = logging.getLogger("innkeeper.edge")
 
 Output = tuple[bytes, bytes]
 
+_SHOWN = (b"text", b"binary", b"error")
+
 
 class Fanout:
-    """The sockets of one room at this edge: those joining, by connection id, and those live, by join.
+    """The raw sockets of one room at this edge: those joining, by connection id, and those live, by join.
 
     Attributes:
         calls: The requests that wait for their answers, by id.
@@ -71,10 +73,10 @@ class Fanout:
 
     def _deliver_one(self, header: bytes, body: bytes, touched: dict[str, Member]) -> None:
         verb, _, rest = header.partition(b" ")
-        if verb in (b"text", b"binary"):
+        if verb in _SHOWN:
             receivers = self._addressed(rest)
             if receivers:
-                frame = encode_text(body) if verb == b"text" else encode_binary(body)
+                frame = encode_binary(body) if verb == b"binary" else encode_text(body)
                 for member in receivers:
                     member.outgoing.append(frame)
                     touched[member.id] = member
@@ -84,27 +86,26 @@ class Fanout:
             if joined is not None and not joined.left:
                 joined.join = int(number)
                 self.live[joined.join] = joined
-        else:
-            self._order(verb, rest, body, touched)
-
-    def _order(self, verb: bytes, rest: bytes, body: bytes, touched: dict[str, Member]) -> None:
-        """Carry out what is no frame: a close, a move, an answer."""
-        if verb in (b"close", b"refuse"):
-            named = self.live.get(int(rest[1:])) if verb == b"close" else self.members.get(rest.decode())
-            if named is not None:
-                self._write(touched)
-                named.close(*read_close(body))
-        elif verb == b"move":
-            mover = self.live.pop(int(rest[1:]), None)
-            if mover is not None:
-                self._write(touched)
-                mover.move(body.decode())
+        elif verb in (b"close", b"refuse", b"move"):
+            self._take_away(verb, rest, body, touched)
         elif verb == b"answer":
             call = self.calls.get(rest)
             if call is not None:  # else another edge's, or given up
                 call.answered(body)
+        elif verb != b"resync":  # that one is for sessions
+            log.warning("an output this edge does not know: %s", header.decode(errors="replace"))
+
+    def _take_away(self, verb: bytes, rest: bytes, body: bytes, touched: dict[str, Member]) -> None:
+        """Close a socket, or take it to another room."""
+        named = self.members.get(rest.decode()) if verb == b"refuse" else self.live.get(int(rest[1:]))
+        if named is None:
+            return
+        self._write(touched)
+        if verb == b"move":
+            del self.live[named.join]
+            named.move(body.decode())
         else:
-            log.warning("an output this edge does not know: %s", (verb + b" " + rest).decode(errors="replace"))
+            named.close(*read_close(body))
 
     def _addressed(self, address: bytes) -> list[Member]:
         if address[:1] == b"+":

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections import deque
+from itertools import groupby
 from typing import TYPE_CHECKING
 
 from innkeeper.address import Address
@@ -12,11 +13,13 @@ from innkeeper.keys import room_keys
 from innkeeper.wire import Batch, StreamId, format_id, parse_id, read_batch, read_outlog_entry
 from innkeeper_edge.chain import Chain, Verdict
 from innkeeper_edge.fanout import Fanout
+from innkeeper_edge.sessions import Sessions
 
 if TYPE_CHECKING:
     from innkeeper.channel import Reply
     from innkeeper.topology import Commands
     from innkeeper_edge.edge import Edge
+    from innkeeper_edge.member import Member
 
 log = logging.getLogger("innkeeper.edge")
 
@@ -35,11 +38,12 @@ class Feed:
         self.address = address
         self.keys = room_keys(address)
         self.fanout = Fanout()
+        self.sessions: Sessions | None = None  # made with the first socket that speaks innkeeper.v1
         self.users = 0
         self.chain: Chain | None = None
         self.suspect: StreamId | None = None
         self.accepted_batch = 0  # number of this edge's last batch of which the room accepted something
-        self._link: Commands = edge.lasting_link
+        self.link: Commands = edge.lasting_link
         self._waiting: deque[Batch] = deque()
         self._busy = True
         self._is_cut = False
@@ -47,6 +51,23 @@ class Feed:
         self._opening: asyncio.Task[None] | None = None
         self._placed = asyncio.Event()  # whether the position is known, and not just being read anew
 
+    # --- its sockets ----------------------------------------------------------------------------------------------
+    def opened_sessions(self) -> Sessions:
+        """Return the sockets that speak innkeeper.v1."""
+        if self.sessions is None:
+            self.sessions = Sessions(self)
+        return self.sessions
+
+    def sockets(self) -> "list[Member]":
+        """Return all sockets of the room here."""
+        members = list(self.fanout.members.values())
+        return members if self.sessions is None else [*members, *self.sessions]
+
+    def knows(self, connection: str) -> bool:
+        """Return whether there is a socket of this connection here."""
+        return connection in self.fanout.members or (self.sessions is not None and connection in self.sessions.sockets)
+
+    # --- opening --------------------------------------------------------------------------------------------------
     async def opened(self) -> None:
         """Return when the subscription is confirmed and the room's last output is known: now a join may be pushed."""
         if self._opening is None:
@@ -60,14 +81,17 @@ class Feed:
 
     async def _take_position(self) -> None:
         last: Reply = None
+        cursor: Reply = None
         while True:
             try:
-                last = await self._link.call("HGET", self.keys.meta, "last")
+                last, cursor = await self.link.call("HMGET", self.keys.meta, "last", "cursor")
                 break
             except (RedisUnavailable, RedisReplied) as error:
                 log.warning("room %s: position not read: %s", self.address, error)
                 await asyncio.sleep(0.1)
         self.chain = Chain(parse_id(last) if last else (0, 0))
+        if self.sessions is not None:
+            self.sessions.advance(int(cursor or 0))
         self._opened_at_s = self.edge.loop.time()
         self._placed.set()
         self._go_on()
@@ -94,8 +118,12 @@ class Feed:
         if not chain.follows(batch):
             verdict = chain.judge(batch, young=self.edge.loop.time() - self._opened_at_s < _YOUNG_S)
         if verdict is Verdict.APPEND:
+            sessions, previous = self.sessions, chain.position
             chain.advance(batch.first, batch.last, int(batch.mark))
             self.fanout.deliver(batch.outputs)
+            if sessions is not None:
+                sessions.deliver(previous, chain.position[1], batch.outputs)
+                sessions.advance(batch.cursor)
         elif verdict is Verdict.FILL:
             self.fill()
         elif verdict is Verdict.RESYNC:
@@ -122,24 +150,28 @@ class Feed:
         while True:
             start = format_id(chain.position) if chain.position[0] else b"-"
             try:
-                last, entries = await self._link.send(
+                stored, entries = await self.link.send(
                     (
-                        ("HGET", self.keys.meta, "last"),
+                        ("HMGET", self.keys.meta, "last", "cursor"),
                         ("XRANGE", self.keys.outlog, start, "+", "COUNT", _FILL_COUNT),
                     )
                 )
-                if isinstance(entries, RedisReplied):
-                    raise entries
+                for reply in (stored, entries):
+                    if isinstance(reply, RedisReplied):
+                        raise reply
             except (RedisUnavailable, RedisReplied) as error:
                 log.warning("room %s: outlog not read: %s", self.address, error)
                 await asyncio.sleep(0.1)
                 continue
-            if last is not None and not isinstance(last, RedisReplied) and parse_id(last) == chain.position:
+            last, cursor = stored
+            if last is not None and parse_id(last) == chain.position:
                 break  # nothing was missed; the outlog of a sleeping room may have expired
             if not self._append_entries(entries):
                 return
             if len(entries) < _FILL_COUNT:
                 break
+        if self.sessions is not None:
+            self.sessions.advance(int(cursor or 0))
         self._go_on()
 
     def _append_entries(self, entries: "Reply") -> bool:
@@ -152,6 +184,7 @@ class Feed:
                 return False
             entries = entries[1:]
         outputs = []
+        places = [chain.position]
         for entry_id, fields in entries:
             oseq, mark = parse_id(entry_id)
             if oseq != chain.position[0] + 1:
@@ -159,15 +192,24 @@ class Feed:
                 return False
             chain.advance(oseq, oseq, mark)
             outputs.append(read_outlog_entry(fields))
+            places.append(chain.position)
         self.fanout.deliver(outputs)
+        if self.sessions is not None:
+            for mark, run in groupby(range(len(outputs)), lambda n: places[n + 1][1]):
+                numbers = list(run)
+                self.sessions.deliver(places[numbers[0]], mark, outputs[numbers[0] : numbers[-1] + 1])
         return True
 
     def resync(self, why: str) -> None:
-        """History was cut: raw sockets cannot be told, so they are closed 4512 and come back to a fresh snapshot."""
-        log.warning("room %s: %s, its %d socket(s) resync", self.address, why, len(self.fanout.live))
+        """History was cut: raw sockets cannot be told, so they are closed 4512 and come back to a fresh snapshot.
+
+        Sessions stay, and are told from where on they receive anew.
+        """
+        sockets = self.sockets()
+        log.warning("room %s: %s, its %d socket(s) resync", self.address, why, len(sockets))
         self.accepted_batch = 0
         self._is_cut = False
-        self.edge.count_resync(len(self.fanout.members))
+        self.edge.count_resync(len(sockets))
         self._busy = True
         self._placed.clear()
         self._waiting.clear()
@@ -176,6 +218,8 @@ class Feed:
         for call in list(self.fanout.calls.values()):
             call.close_with(RESYNC)  # its answer may be in what was cut
         self.fanout.live.clear()
+        if self.sessions is not None:
+            self.sessions.cut()
         self.edge.spawn(self._start_over())
 
     def cut(self) -> None:
@@ -186,6 +230,8 @@ class Feed:
 
     async def _start_over(self) -> None:
         await self._take_position()
+        if self.sessions is not None:
+            self.sessions.ask_resyncs()
         await self.edge.leave_unknown_members(self)
 
     # --- the sweep ------------------------------------------------------------------------------------------------

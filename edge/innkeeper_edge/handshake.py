@@ -96,6 +96,12 @@ def wants_socket(request: web.BaseRequest) -> bool:
     return _KEY_HEADER in headers or _VERSION_HEADER in headers or "websocket" in headers.get(_UPGRADE, "").lower()
 
 
+def offers(request: web.BaseRequest, protocol: str) -> bool:
+    """Return whether a client offers a subprotocol; only the first header counts, as it does when aiohttp chooses."""
+    offered = request.headers.get("Sec-WebSocket-Protocol", "")
+    return protocol in [word.strip() for word in offered.split(",")]
+
+
 def check_handshake(request: web.BaseRequest) -> Rejection | None:
     """Return why this request may not be upgraded, or None where RFC 6455 allows it.
 

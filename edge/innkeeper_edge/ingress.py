@@ -24,6 +24,7 @@ log = logging.getLogger("innkeeper.edge")
 
 _BUSY_FIRST_S = 0.01
 _BUSY_MOST_S = 0.25
+_ENDS = ("leave", "drop")
 
 
 # An event waiting to be pushed, and the socket or request it came from (None for the leave of a socket unknown here).
@@ -208,6 +209,8 @@ class Ingress:
         if "a" in pushed.letters:
             feed.accepted_batch = batch.number
         self._settle(inlet, batch.events, pushed)
+        if feed.sessions is not None:
+            feed.sessions.answered(batch.events, pushed)
         return (not pushed.lock or not pushed.receivers) and "a" in pushed.letters
 
     async def _send(self, commands: list[Command]) -> list[Reply]:
@@ -230,11 +233,11 @@ class Ingress:
         gone = _gone(batch, pushed.letters)
         back = []
         for queued, letter in zip(batch, pushed.letters, strict=True):
-            if letter == "b" and queued[0].connection not in gone:
+            if letter == "b" and _sender(queued[0]) not in gone:
                 back.append(queued)
             else:
                 _drop([queued])
-        is_kept = [event.kind == "leave" or event.connection not in gone for event, _ in inlet.queue]
+        is_kept = [event.kind in _ENDS or _sender(event) not in gone for event, _ in inlet.queue]
         _drop([queued for queued, kept in zip(inlet.queue, is_kept, strict=True) if not kept])
         inlet.queue = [*back, *(queued for queued, kept in zip(inlet.queue, is_kept, strict=True) if kept)]
         inlet.busy_s = min(max(inlet.busy_s * 2, _BUSY_FIRST_S), _BUSY_MOST_S)
@@ -263,14 +266,19 @@ def _take_batch(inlet: Inlet) -> list[Queued]:
     return queue[:count]
 
 
-def _gone(batch: list[Queued], letters: str) -> set[str]:
-    """Return the connections whose refused and queued messages count no more: they left, or were not let in."""
+def _sender(event: PushEvent) -> tuple[str, int]:
+    """Return which socket an event is of: those of a session differ by generation."""
+    return event.connection, event.generation
+
+
+def _gone(batch: list[Queued], letters: str) -> set[tuple[str, int]]:
+    """Return the sockets whose refused and queued messages count no more: they left, or were not let in."""
     gone = set()
     for (event, member), letter in zip(batch, letters, strict=True):
-        if event.kind == "leave" and letter != "b":
-            gone.add(event.connection)
+        if event.kind in _ENDS and letter != "b":
+            gone.add(_sender(event))
         elif event.kind in ("join", "request") and letter == "b":
-            gone.add(event.connection)
+            gone.add(_sender(event))
             if member is not None:
                 member.pushed = False
                 member.close_with(UNAVAILABLE)

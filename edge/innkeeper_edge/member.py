@@ -5,8 +5,11 @@ import logging
 import secrets
 from typing import TYPE_CHECKING
 
+import orjson
+
 from innkeeper.close_codes import INVALID_UTF8, SLOW_READER, CloseCode
 from innkeeper.connection import User
+from innkeeper.functions import PushEvent
 from innkeeper_edge.guard import is_utf8
 from innkeeper_edge.guarded_socket import GuardedSocket
 from innkeeper_edge.move import move
@@ -112,6 +115,25 @@ class Member:
             self._edge.leave(self._feed, self)
 
     # --- what comes and goes --------------------------------------------------------------------------------------
+
+    def register(self, feed: "Feed") -> None:
+        """Stand among the sockets of a room."""
+        feed.fanout.members[self.id] = self
+
+    def unregister(self, feed: "Feed") -> None:
+        """Stand there no more."""
+        feed.fanout.remove(self)
+
+    def join_event(self, user: User) -> PushEvent:
+        """Return the event that brings it into the room."""
+        return PushEvent("join", self.id, orjson.dumps({"user": list(user)}))
+
+    def leave_event(self) -> PushEvent:
+        """Return the event that says that its socket is gone."""
+        return PushEvent("leave", self.id, b"")
+
+    def ended(self, code: int) -> None:
+        """Hear with what code the client closed."""
 
     def take(self, payload: bytes, *, is_text: bool) -> bool:
         """Take a message of its client; return whether the next may follow at once. Invalid UTF-8 closes with 1007."""

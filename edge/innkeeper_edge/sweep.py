@@ -9,6 +9,7 @@ from innkeeper.close_codes import SILENT, UNAVAILABLE
 from innkeeper.errors import RedisReplied, RedisUnavailable
 from innkeeper.topology import by_lane
 from innkeeper.wire import parse_id
+from innkeeper_edge.subprotocol import BEAT_S
 
 if TYPE_CHECKING:
     from innkeeper_edge.edge import Edge
@@ -18,7 +19,6 @@ log = logging.getLogger("innkeeper.edge")
 
 JOIN_S = 10.0
 SWEEP_PIECE = 500
-_PING_AFTER_S = 20.0
 _PONG_WITHIN_S = 10.0
 _SWEEP_S = 0.9
 
@@ -52,15 +52,15 @@ class Sweep:
         """Close who was not joined in time or is silent; ask the quiet for a sign of life."""
         now_s = self._edge.loop.time()
         for feed in self._edge.feeds.values():
-            for member in list(feed.fanout.members.values()):
+            for member in feed.sockets():
                 if not member.join and now_s - member.entered_at_s > JOIN_S:
                     log.info("room %s: a join was not committed in %.0f s", feed.address, JOIN_S)
                     member.close_with(UNAVAILABLE)
                 elif member.is_overfull:
                     member.heard_at_s = now_s  # it cannot be heard: its socket is not being read
-                elif now_s - member.heard_at_s > _PING_AFTER_S + _PONG_WITHIN_S:
+                elif now_s - member.heard_at_s > BEAT_S + _PONG_WITHIN_S:
                     member.close_with(SILENT)
-                elif now_s - member.heard_at_s > _PING_AFTER_S:
+                elif now_s - member.heard_at_s > BEAT_S:
                     member.ping()
 
     async def _sweep(self, feeds: "list[Feed]") -> None:
@@ -83,6 +83,8 @@ class Sweep:
             if isinstance(last, RedisReplied) or isinstance(counts, RedisReplied):
                 continue
             feed.look(parse_id(last) if last else (0, 0), seen[n])
+            if feed.sessions is not None and counts[1] is not None:
+                feed.sessions.advance(int(counts[1]))
             if incarnation == edge.incarnation and _batch_of(counts[2]) < min(accepted[n], feed.accepted_batch):
                 feed.cut()
             if lock is None and counts[0] is not None and int(counts[0]) > int(counts[1] or 0):

@@ -23,11 +23,15 @@ TOO_MANY_FRAGMENTS = CloseCode(1008, "too many fragments", False, "a message in 
 TOO_BIG = CloseCode(1009, "message too big", False, "a message over the room's limit (64 KiB unless the class says so)")
 RESTARTING = CloseCode(1012, "edge restarting", True, "this edge goes or starts anew; another takes the socket")
 UNAVAILABLE = CloseCode(1013, "try again later", True, "the room could not take the join in time (10 s)")
+BAD_FRAME = CloseCode(4400, "bad frame", False, "a frame that innkeeper.v1 does not know, or a message out of order")
 REFUSED = CloseCode(4403, "refused", False, "the room's on_connect refused the connection")
 DESTROYED = CloseCode(
     4404, "room destroyed", False, "the room was destroyed: its state is gone, and a new connection finds a fresh room"
 )
 REPLACED = CloseCode(4409, "replaced", False, "a newer connection of the same session took over")
+SESSION_OVER = CloseCode(
+    4410, "session over", False, "the session has ended or is not known (any more): start a new one, with a new secret"
+)
 FULL = CloseCode(4503, "room full", True, "the room has max_connections members")
 SILENT = CloseCode(4507, "no answer to pings", True, "the client was silent for 30 s, pings included")
 SLOW_READER = CloseCode(4508, "slow reader", True, "more than 1 MiB waited for this socket")
@@ -41,9 +45,11 @@ TABLE: tuple[CloseCode, ...] = (
     TOO_BIG,
     RESTARTING,
     UNAVAILABLE,
+    BAD_FRAME,
     REFUSED,
     DESTROYED,
     REPLACED,
+    SESSION_OVER,
     FULL,
     SILENT,
     SLOW_READER,

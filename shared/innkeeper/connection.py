@@ -28,14 +28,36 @@ class Connection:
     """A socket that joined the room. It outlives workers: after a takeover an equal object stands for it.
 
     Attributes:
-        id: Public and stable; not a secret.
+        id: Public and stable, for clients of ``innkeeper.v1`` over all sockets of a session; not a secret.
         user: Who it belongs to.
+        is_connected: False between ``on_drop`` and ``on_resume`` (or ``on_leave``); always True without a session.
     """
 
-    __slots__ = ("_context", "_row", "_state", "_tags", "edge", "id", "join", "session", "user")
+    __slots__ = (
+        "_context",
+        "_parting",
+        "_row",
+        "_state",
+        "_tags",
+        "edge",
+        "generation",
+        "id",
+        "is_connected",
+        "join",
+        "session",
+        "user",
+    )
 
     def __init__(
-        self, context: "RoomContext", connection_id: str, *, join: int, edge: str, user: User, session: str
+        self,
+        context: "RoomContext",
+        connection_id: str,
+        *,
+        join: int,
+        edge: str,
+        user: User,
+        session: str,
+        generation: int = 0,
     ) -> None:
         self._context = context
         self.id = connection_id
@@ -43,6 +65,9 @@ class Connection:
         self.join = join
         self.edge = edge
         self.session = session
+        self.generation = generation
+        self.is_connected = True
+        self._parting: tuple[int, str] | None = None
         self._state: Any = None
         self._tags: set[str] = set()
         self._row = b""
@@ -99,6 +124,14 @@ class Connection:
         if len(reason.encode()) > _REASON_BYTES:
             raise ValueError(f"close reason of {len(reason.encode())} bytes: at most {_REASON_BYTES}")
         self._context.add(wire.close_output(self.join, code, reason))
+        if self.session:  # its socket may be gone just now: then the next one is closed
+            self._context.touched.add(self)
+            self._parting = (code, reason)
+
+    @property
+    def parting(self) -> tuple[int, str] | None:
+        """Code and reason with which the room has closed it, None where it has not; kept for sessions only."""
+        return self._parting
 
     def move(self, target: str) -> None:
         """Take the socket to another room (``kind/name``) without closing it; takes effect in the commit.
@@ -108,7 +141,13 @@ class Connection:
 
         Raises:
             InvalidAddress: The target is no address.
+            NotImplementedError: The client speaks innkeeper.v1: its session belongs to this room. Send it the address.
         """
+        if self.session:
+            raise NotImplementedError(
+                f"conn.move: {self.id} speaks innkeeper.v1, and a session stays in its room;"
+                " send the client the address, and let it connect there"
+            )
         self._context.add(wire.move_output(self.join, str(parse_address(target))))
 
     def __repr__(self) -> str:
@@ -135,6 +174,7 @@ class Connection:
         fields = orjson.loads(self._row) if self._row else {}
         self._state = fields.get("state")
         self._tags = set(fields.get("tags", ()))
+        self._parting = _parting(fields)
 
     def to_row(self) -> bytes:
         """Return the row of ``members``: join iseq, edge, session, user, state."""
@@ -149,6 +189,9 @@ class Connection:
                 "user": list(self.user),
                 "state": self._state,
                 **({"tags": sorted(tags)} if tags else {}),
+                **({"gen": self.generation} if self.session else {}),
+                **({} if self.is_connected else {"up": False}),
+                **({"close": self._parting} if self._parting else {}),
             },
             f"conn.state of {self.id}",
         )
@@ -164,8 +207,16 @@ class Connection:
             edge=fields["edge"],
             user=User(*fields["user"]),
             session=fields.get("session", ""),
+            generation=fields.get("gen", 0),
         )
+        connection.is_connected = fields.get("up", True)
+        connection._parting = _parting(fields)
         connection._state = fields["state"]
         connection._tags = set(fields.get("tags", ()))
         connection._row = row
         return connection
+
+
+def _parting(fields: dict[str, Any]) -> tuple[int, str] | None:
+    close = fields.get("close")
+    return (close[0], close[1]) if close else None

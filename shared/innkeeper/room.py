@@ -25,6 +25,7 @@ from innkeeper.typed_state import Shape, TypedState
 S = TypeVar("S", default=State)
 
 _MOST_REQUEST_S = 300.0
+_LONGEST_GRACE_S = 86_400
 
 
 class Event(NamedTuple):
@@ -75,6 +76,7 @@ class Room(Generic[S]):
         handler_s: Seconds an async hook may take before it is cut.
         idle_s: Seconds without events after which the instance is put to sleep; sockets stay.
         request_s: Seconds after which a request without an answer gets 504 (30; at most 300).
+        grace_s: Seconds a client of ``innkeeper.v1`` may be away before it leaves; 0: it leaves at once.
     """
 
     kind: ClassVar[str] = ""
@@ -86,6 +88,7 @@ class Room(Generic[S]):
     handler_s: ClassVar[float] = 30.0
     idle_s: ClassVar[float] = 10.0
     request_s: ClassVar[float] = REQUEST_S
+    grace_s: ClassVar[float] = 30.0
 
     _context: RoomContext
     _dispatch: ClassVar[Dispatch | None] = None
@@ -105,6 +108,7 @@ class Room(Generic[S]):
         if cls.max_connections is not None:
             cls._check_count("max_connections", cls.max_connections)
         cls._check_seconds("request_s", cls.request_s, _MOST_REQUEST_S)
+        cls._check_grace(cls.grace_s)
         cls._dispatch = find_handlers(cls, has_on_message=cls.on_message is not Room.on_message)
         if cls._dispatch is not None and cls.codec == "raw":
             raise ValueError(f"{cls.__name__}: @on handlers need the json codec; raw messages have no type")
@@ -131,6 +135,11 @@ class Room(Generic[S]):
             raise ValueError(f"{cls.__name__}.{name} = {value!r}: seconds above 0, at most {most_s:g}")
 
     @classmethod
+    def _check_grace(cls, value: object) -> None:
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= _LONGEST_GRACE_S:
+            raise ValueError(f"{cls.__name__}.grace_s = {value!r}: seconds, 0 to {_LONGEST_GRACE_S}")
+
+    @classmethod
     def _make_state(cls, stored: Mapping[str, bytes]) -> State | TypedState:
         if cls._shape is None:
             return State(stored, cls.state_bytes)
@@ -151,6 +160,15 @@ class Room(Generic[S]):
 
     def on_leave(self, conn: Connection) -> Any:
         """Run exactly once for each member that is gone, after it was taken out of ``self.connections``."""
+
+    def on_drop(self, conn: Connection) -> Any:
+        """Run when a client with a session has lost its socket: still a member, it may come back within ``grace_s``."""
+
+    def on_resume(self, conn: Connection) -> Any:
+        """Run when such a client is back; what it has missed is shown to it without your doing."""
+
+    def on_resync(self, conn: Connection) -> Any:
+        """Run when what such a client has missed cannot be had any more: send it a snapshot, as in ``on_connect``."""
 
     def on_request(self, request: Request) -> Any:
         """Run for each HTTP request to the room; what it returns is the answer, sent after the commit.

@@ -84,10 +84,14 @@ def read_inbox_entry(entry_id: bytes, fields: Sequence[bytes]) -> InboxEvent:
 # --- outputs -----------------------------------------------------------------------------------------------------
 # An output is (header, body). The header is "verb address": "text *" to all, "text -5,9" to all but the joins 5 and
 # 9, "text +5" to join 5 alone; verbs text, binary and close ("close +5", body "4000 reason"). "join 5 c1" says that
-# connection c1 is live as join 5; "refuse c1" that it is not (body as close); "answer q1" answers request q1.
+# connection c1 is live as join 5; "refuse c1" that it is not (body as close); "answer q1" answers request q1. Of
+# sessions "join 5 c1 2" names the generation too, "join 5 c1 3 back" a resume, "resync 5 c1 3" the point from which
+# that connection receives anew; "error *" and "error +5" are frames of errors, which sessions get apart from the room's
+# own outputs.
 
 TEXT_TO_ALL = b"text *"
 BINARY_TO_ALL = b"binary *"
+ERROR_TO_ALL = b"error *"
 
 
 def address_all(excluded: Iterable[int]) -> bytes:
@@ -106,9 +110,26 @@ def output_header(*, binary: bool, address: bytes) -> bytes:
     return (b"binary " if binary else b"text ") + address
 
 
-def join_output(join: int, connection: bytes) -> tuple[bytes, bytes]:
-    """Return the mark from which on a connection receives."""
-    return b"join %d %b" % (join, connection), b""
+def error_header(address: bytes) -> bytes:
+    """Return the header of an error frame that goes to an address."""
+    return b"error " + address
+
+
+def join_output(join: int, connection: bytes, generation: int = 0) -> tuple[bytes, bytes]:
+    """Return the mark from which on a connection receives; ``generation`` is that of a session, 0 without."""
+    return (
+        b"join %d %b %d" % (join, connection, generation) if generation else b"join %d %b" % (join, connection)
+    ), b""
+
+
+def resume_output(join: int, connection: bytes, generation: int) -> tuple[bytes, bytes]:
+    """Return the mark of a session that came back: it receives what it has missed, and all from here on."""
+    return b"join %d %b %d back" % (join, connection, generation), b""
+
+
+def resync_output(join: int, connection: bytes, generation: int) -> tuple[bytes, bytes]:
+    """Return the mark from which on a session receives anew, because its past cannot be had."""
+    return b"resync %d %b %d" % (join, connection, generation), b""
 
 
 def move_output(join: int, target: str) -> tuple[bytes, bytes]:
@@ -121,9 +142,10 @@ def close_output(join: int, code: int, reason: str) -> tuple[bytes, bytes]:
     return b"close +%d" % join, f"{code} {reason}".encode()
 
 
-def refuse_output(connection: bytes, code: int, reason: str) -> tuple[bytes, bytes]:
-    """Return the order to close a socket whose join was refused."""
-    return b"refuse " + connection, f"{code} {reason}".encode()
+def refuse_output(connection: bytes, code: int, reason: str, generation: int = 0) -> tuple[bytes, bytes]:
+    """Return the order to close a socket whose join, or whose session's resume, was refused."""
+    name = b"%b %d" % (connection, generation) if generation else connection
+    return b"refuse " + name, f"{code} {reason}".encode()
 
 
 def answer_output(request: bytes, answer: bytes) -> tuple[bytes, bytes]:

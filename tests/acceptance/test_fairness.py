@@ -12,8 +12,10 @@ import pytest
 from harness.house import House, until
 from innkeeper import User
 from innkeeper.address import parse_address
+from innkeeper.functions import PushEvent
 from innkeeper.redis_client import connector
 from innkeeper_edge.edge import Edge
+from innkeeper_edge.feed import Feed
 
 STUBBORN = """
 import time
@@ -132,6 +134,14 @@ class FakeMember:
         self.outgoing: list[bytes] = []
         self.written: list[bytes] = []
         self.entered_at_s = self.heard_at_s = asyncio.get_running_loop().time()
+
+    def register(self, feed: Feed) -> None:
+        """Stand among the sockets of a room."""
+        feed.fanout.members[self.id] = self  # type: ignore[assignment]
+
+    def join_event(self, user: User) -> PushEvent:
+        """Return the event that brings it into the room."""
+        return PushEvent("join", self.id, orjson.dumps({"user": list(user)}))
 
     def write(self, frames: bytes) -> None:
         """Keep frames."""

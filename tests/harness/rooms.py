@@ -173,3 +173,48 @@ class Almanac(Room):
     def on_timer(self, name: str, payload: Any) -> None:
         """Write it down."""
         self.state.setdefault("ran", []).append([name, round((time.time() - payload) * 1000)])
+
+
+class Brief(Room):
+    """Tells everybody of each change of a member, and waits for the dropped only for a second."""
+
+    grace_s = 1.0
+
+    def on_connect(self, conn: Connection) -> None:
+        """Tell who came."""
+        self.broadcast({"came": conn.user.name})
+
+    def on_drop(self, conn: Connection) -> None:
+        """Tell who lost the socket."""
+        assert not conn.is_connected
+        self.broadcast({"dropped": conn.user.name})
+
+    def on_resume(self, conn: Connection) -> None:
+        """Tell who is back."""
+        assert conn.is_connected
+        self.broadcast({"back": conn.user.name})
+
+    def on_leave(self, conn: Connection) -> None:
+        """Tell who is gone."""
+        self.broadcast({"gone": conn.user.name})
+
+    def on_message(self, conn: Connection, message: Any) -> None:  # noqa: ARG002 - the hook's signature
+        """Show it to all, and close whom it names."""
+        self.broadcast({"said": message})
+        for member in self.connections:
+            if member.user.name == message.get("kick"):
+                member.close(4321, "kicked")
+
+
+class Snapshot(Room):
+    """Counts messages, and gives the count to whom the past is lost."""
+
+    def on_message(self, conn: Connection, message: Any) -> None:  # noqa: ARG002 - the hook's signature
+        """Count it."""
+        self.state["count"] = self.state.get("count", 0) + 1
+        self.broadcast({"count": self.state["count"]})
+
+    def on_resync(self, conn: Connection) -> None:
+        """Send the count so far."""
+        self.state["resyncs"] = self.state.get("resyncs", 0) + 1
+        conn.send({"snapshot": self.state.get("count", 0)})

@@ -93,6 +93,7 @@ class Fleet:
                 "codec": room.codec,
                 "message_bytes": room.message_bytes,
                 "backlog_count": room.backlog_count,
+                "grace_s": room.grace_s,
             }
             if room.on_request is not Room.on_request:
                 limits["request_s"] = room.request_s

@@ -139,7 +139,7 @@ class Hooks:
         self.is_partial = True
         self.record(event, error)
         if connection is not None and connection.id in self.context.members:
-            self.tell(connection, "handler_failed")
+            self.tell(connection, "handler_failed", about=event)
         await self.tell_room(event, connection, error)
 
     def record(self, event: "InboxEvent", error: Exception) -> None:
@@ -149,9 +149,13 @@ class Hooks:
         what = text_of(error) if isinstance(error, InnkeeperError) else f"{type(error).__name__}: {text_of(error)}"
         self.turn.dead.append(dead_event(event, what, "".join(lines[-_TRACE_LINES:])))
 
-    def tell(self, connection: "Connection", code: str, **details: Any) -> None:
-        """Send an error frame to one member (json rooms only)."""
-        if self.context.codec == "json":
+    def tell(self, connection: "Connection", code: str, *, about: "InboxEvent", **details: Any) -> None:
+        """Send an error frame to one member: to sessions with the message's number, to others in json rooms only."""
+        if connection.session:
+            number = {"n": about.number} if about.number else {}
+            header = wire.error_header(wire.address_only(connection.join))
+            self.turn.show([(header, orjson.dumps({"error": code, **number, **details}))])
+        elif self.context.codec == "json":
             header = wire.output_header(binary=False, address=wire.address_only(connection.join))
             self.turn.show([(header, orjson.dumps({"error": code, **details}))])
 

@@ -65,10 +65,14 @@ class Activation:
         self._created = b"created" in claimed.meta
         self._is_started = False
         # Messages go another way, see handle.
+        sessions = self._membership.sessions
         self._kinds: dict[bytes, Callable[[InboxEvent], Awaitable[None] | None]] = {
             b"join": self._membership.join,
             b"leave": self._membership.leave,
             b"edge-gone": self._membership.edge_gone,
+            b"drop": sessions.drop,
+            b"resume": sessions.resume,
+            b"resync": sessions.resync,
             b"request": self._requests.request,
             b"timer": self._timers.timer,
             b"post": posts.post,
@@ -87,13 +91,14 @@ class Activation:
 
     @property
     def leaving(self) -> str:
-        """The member whose on_leave is running, by connection id; empty where none is."""
+        """The member whose hook runs because it is gone, by connection id; empty where none is."""
         return self._membership.leaving
 
     @property
     def void_count(self) -> int:
-        """How many events reached no hook because their connection was no member, or their timer not the one set."""
-        return self._membership.void_count + self._timers.void_count
+        """How many events reached no hook: their connection was no member, or their timer not the one set."""
+        membership = self._membership
+        return membership.void_count + membership.sessions.void_count + self._timers.void_count
 
     @property
     def room(self) -> Room:
@@ -222,4 +227,4 @@ class Activation:
     def tell_all(self, error: str) -> None:
         """Send an error frame to all members (json rooms only)."""
         if self.context.codec == "json":
-            self.turn.show([(wire.TEXT_TO_ALL, orjson.dumps({"error": error}))])
+            self.turn.show([(wire.ERROR_TO_ALL, orjson.dumps({"error": error}))])

@@ -20,6 +20,8 @@ local function session_letter(row, kind, number, generation)
     if kind == 'drop' and row.state == 'down' and generation == row.generation then return 'd' end
     return 'a', row.last, generation, kind == 'drop' and 'down' or 'closed'
   end
+  if generation < row.generation then return 'o' end
+  if kind == 'resync' then return 'a', row.last, generation, 'up' end
   if number <= row.last then return 'd' end
   if number > row.last + 1 then return 'g' end
   return 'a', number, row.generation, row.state

@@ -294,7 +294,7 @@ class RoomHarness:
                 self._named(name).join = int(join)
             elif verb == b"refuse":
                 self._named(rest).closed = Closed(*wire.read_close(body))
-            elif verb in (b"text", b"binary"):
+            elif verb in (b"text", b"binary", b"error"):
                 for client in self._addressed(rest):
                     client.received.append(codec.decode(self.room_class.codec, binary=verb == b"binary", data=body))
             elif verb in (b"close", b"move"):

@@ -93,6 +93,8 @@ class Client:
             events.append(self._event("drop"))
         elif luck < 0.18:
             return [self._event("leave")]
+        elif luck < 0.20:
+            events.append(self._event("resync"))
         self.sent = min(self.sent + 1, self.acknowledged + 4)
         last = min(self.sent, self.acknowledged + 4)
         events += [self._event("text", number) for number in range(self.acknowledged + 1, last + 1)]

@@ -32,6 +32,10 @@ def _letter(row: Row | None, event: PushEvent) -> tuple[str, Row | None]:
         is_again = kind == "drop" and row.state == "down" and generation == row.generation
         letter = "o" if generation < row.generation else "d" if is_again else "a"
         after = Row(row.last, generation, "down" if kind == "drop" else "closed")
+    elif generation < row.generation:
+        letter = "o"
+    elif kind == "resync":
+        after = Row(row.last, generation, "up")
     elif event.number == row.last + 1:
         after = row._replace(last=event.number)
     else:

@@ -379,7 +379,7 @@ def test_rooms_without_on_sleep_have_nothing_to_run() -> None:
 
 
 # --- what creates a room ----------------------------------------------------------------------------------------------
-@pytest.mark.parametrize("kind", ["text", "binary", "leave", "edge-gone", "drop", "resume", "resync", "timer"])
+@pytest.mark.parametrize("kind", ["text", "binary", "leave", "edge-gone", "drop", "timer"])
 async def test_events_of_members_create_no_room(kind: str) -> None:
     """The last leaves of a destroyed room come after its end: without members they need no start and run no hook."""
     stage = Stage(Doomed, created=False)
@@ -390,6 +390,20 @@ async def test_events_of_members_create_no_room(kind: str) -> None:
         await rest
     turn = stage.take_turn()
     assert (turn.consumed, turn.changes_nothing, turn.outputs) == ([event.id], True, [])
+
+
+@pytest.mark.parametrize("kind", ["resume", "resync"])
+async def test_a_session_that_comes_back_creates_no_room(kind: str) -> None:
+    """Its room was destroyed meanwhile: it is told that its session is over, without a start."""
+    stage = Stage(Doomed, created=False)
+    event = stage.event(kind)._replace(session=b"s1", generation=2)
+    assert stage.activation.concerns_nobody(event)
+    rest = stage.activation.handle(event)
+    assert rest is not None
+    await rest
+    turn = stage.take_turn()
+    assert (turn.outputs, turn.sessions_closed) == ([(b"refuse c1 2", b"4410 session over")], ["s1"])
+    assert (turn.state_set, turn.members_set) == ({}, {})
 
 
 async def test_what_does_create_or_concern_a_room() -> None:

@@ -1,0 +1,288 @@
+"""The sockets of one room at this edge that speak ``innkeeper.v1``: numbered outputs, replays, and what was applied."""
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from innkeeper.close_codes import REPLACED, RESYNC, SESSION_OVER
+from innkeeper.errors import RedisReplied, RedisUnavailable
+from innkeeper.functions import Pushed
+from innkeeper.wire import BINARY_TO_ALL, TEXT_TO_ALL, StreamId, format_id, read_close
+from innkeeper_edge import subprotocol
+from innkeeper_edge.session_member import SessionMember, Stage
+from innkeeper_edge.subprotocol import Replay
+
+if TYPE_CHECKING:
+    from innkeeper.channel import Command
+    from innkeeper_edge.fanout import Output
+    from innkeeper_edge.feed import Feed
+    from innkeeper_edge.ingress import Queued
+
+log = logging.getLogger("innkeeper.edge")
+
+_AT_EVERY = 256  # a client is told where it stands when so many outputs were not for it: so its last id stays known
+_LOOK_EVERY = 64
+_CLOSED = b"closed"
+
+
+class Sessions:
+    """All sockets of sessions in one room, by connection and, once they receive, by join.
+
+    Attributes:
+        sockets: By connection id; there may be several while a newer one takes a session over.
+        live: Those past their join mark, by join.
+    """
+
+    def __init__(self, feed: "Feed") -> None:
+        self.sockets: dict[str, list[SessionMember]] = {}
+        self.live: dict[int, SessionMember] = {}
+        self._feed = feed
+        self._cursor = 0
+        self._pending: deque[tuple[int, SessionMember, int]] = deque()  # accepted messages: iseq, sender, number
+        self._unlooked_count = 0
+
+    def __iter__(self) -> Iterator[SessionMember]:
+        return iter([member for members in self.sockets.values() for member in members])
+
+    def add(self, member: SessionMember) -> None:
+        """Take a socket that is on its way into the room."""
+        self.sockets.setdefault(member.id, []).append(member)
+
+    def remove(self, member: SessionMember) -> None:
+        """Forget a socket."""
+        members = self.sockets.get(member.id, [])
+        if member in members:
+            members.remove(member)
+        if not members:
+            self.sockets.pop(member.id, None)
+        self._hide(member)
+
+    def _hide(self, member: SessionMember) -> None:
+        if self.live.get(member.join) is member:
+            del self.live[member.join]
+
+    # --- what became of messages ----------------------------------------------------------------------------------
+    def answered(self, batch: "list[Queued]", pushed: Pushed) -> None:
+        """Take the letters of a push: tell what was accepted, close what was refused for good."""
+        iseq = pushed.first_iseq
+        speakers: dict[SessionMember, None] = {}
+        for (event, member), letter in zip(batch, pushed.letters, strict=True):
+            if isinstance(member, SessionMember):
+                if member.answered(event, letter):
+                    self._pending.append((iseq, member, event.number))
+                if event.number and letter in "ad":
+                    speakers[member] = None
+            if letter == "a":
+                iseq += 1
+        applied = self._applied(self._cursor)
+        for member in speakers:
+            if member in applied:
+                member.say(ack=member.accepted, applied=member.applied)
+            else:
+                member.say(ack=member.accepted)
+
+    def advance(self, cursor: int) -> None:
+        """Take the room's cursor: tell whose messages are committed."""
+        self._cursor = max(self._cursor, cursor)
+        for member in self._applied(self._cursor):
+            member.say(applied=member.applied)
+
+    def _applied(self, cursor: int) -> dict[SessionMember, None]:
+        pending, found = self._pending, dict[SessionMember, None]()
+        while pending and pending[0][0] <= cursor:
+            _, member, number = pending.popleft()
+            if number > member.applied:
+                member.applied = number
+                found[member] = None
+        return found
+
+    # --- outputs --------------------------------------------------------------------------------------------------
+    def deliver(self, previous: StreamId, mark: int, outputs: "list[Output]") -> None:
+        """Show outputs of one mark, which follow the one at ``previous``; each socket gets one write."""
+        if not self.sockets:
+            return
+        touched: dict[SessionMember, None] = {}
+        run: list[bytes] = []
+        position = previous
+        for header, body in outputs:
+            if header == TEXT_TO_ALL:
+                run.append(subprotocol.text_frame(position[0] + 1, body))
+            elif header == BINARY_TO_ALL:
+                run.append(subprotocol.binary_frame(position[0] + 1, body))
+            else:
+                self._show_run(run, position, touched)
+                self._deliver_one(header, body, (position[0] + 1, mark), position, touched)
+            position = (position[0] + 1, mark)
+        self._show_run(run, position, touched)
+        self._unlooked_count += len(outputs)
+        if self._unlooked_count >= _LOOK_EVERY:
+            self._unlooked_count = 0
+            self._tell_places(position, touched)
+        for member in touched:
+            member.flush()
+
+    def _show_run(self, run: list[bytes], position: StreamId, touched: dict[SessionMember, None]) -> None:
+        if run:
+            frames = b"".join(run)
+            run.clear()
+            for member in self.live.values():
+                member.show(position, frames)
+                touched[member] = None
+
+    def _tell_places(self, position: StreamId, touched: dict[SessionMember, None]) -> None:
+        for member in self.live.values():
+            if member.stage is Stage.LIVE and position[0] - member.told > _AT_EVERY:
+                member.outgoing.append(member.placed(position))
+                touched[member] = None
+
+    def _deliver_one(
+        self, header: bytes, body: bytes, position: StreamId, previous: StreamId, touched: dict[SessionMember, None]
+    ) -> None:
+        verb, _, rest = header.partition(b" ")
+        if verb in (b"join", b"resync") and rest.count(b" ") > 1:
+            self._marked(verb, rest.split(b" "), position, previous, touched)
+        elif verb == b"refuse" and b" " in rest:
+            name, generation = rest.split(b" ")
+            for member in list(self.sockets.get(name.decode(), ())):
+                if member.generation <= int(generation):
+                    member.pushed = False  # the room has closed the session
+                    member.close(*read_close(body))
+        elif verb == b"close":
+            closed = self.live.get(int(rest[1:]))
+            if closed is not None:
+                closed.close_by_room(*read_close(body))
+        else:
+            receivers = self._addressed(rest) if verb in (b"text", b"binary", b"error") else []
+            frame = subprotocol.frame_of(verb, position, body) if receivers else None
+            if frame is not None:
+                for member in receivers:
+                    member.show(position, frame)
+                    touched[member] = None
+
+    def _addressed(self, address: bytes) -> list[SessionMember]:
+        if address[:1] == b"+":
+            found = (self.live.get(int(number)) for number in address[1:].split(b","))
+            return [member for member in found if member is not None]
+        excluded = {int(number) for number in address[1:].split(b",")} if address[:1] == b"-" else set()
+        return [member for join, member in self.live.items() if join not in excluded]
+
+    # --- joins, resumes, resyncs ----------------------------------------------------------------------------------
+    def _marked(
+        self,
+        verb: bytes,
+        words: list[bytes],
+        position: StreamId,
+        previous: StreamId,
+        touched: dict[SessionMember, None],
+    ) -> None:
+        """Take a mark of a session: its newest socket goes on from here, older ones are closed."""
+        join, name, generation = int(words[0]), words[1].decode(), int(words[2])
+        for member in list(self.sockets.get(name, ())):
+            if member.generation < generation:
+                self._hide(member)
+                member.end(REPLACED)
+            elif member.generation == generation and not member.left and not member.closing:
+                if verb == b"join" and member.stage is Stage.JOINING:
+                    self._let_in(member, join)
+                    if words[3:]:
+                        self._catch_up(member, "resumed", position, previous)
+                    else:
+                        member.go_live("hello", Replay(position, [], None), 0)
+                        touched[member] = None
+                    return
+                if verb == b"resync" and member.stage is Stage.CUT:
+                    self._let_in(member, join)
+                    self._catch_up(member, "resync", position, position)
+                    return
+
+    def _let_in(self, member: SessionMember, join: int) -> None:
+        member.join = join
+        self.live[join] = member
+
+    def _catch_up(self, member: SessionMember, word: str, position: StreamId, previous: StreamId) -> None:
+        visit = member.enter(Stage.CATCHING_UP)
+        if member.last is None and word == "resumed":
+            word = "hello"
+        self._feed.edge.spawn(self._catch_up_from(member, visit, word, position, previous))
+
+    async def _catch_up_from(
+        self, member: SessionMember, visit: int, word: str, position: StreamId, previous: StreamId
+    ) -> None:
+        """Read what a socket has missed up to its mark, and what of its messages was accepted; then it is live."""
+        reading = await self._read_missed(member, visit, position, with_outlog=word != "resync")
+        if reading is None:
+            return
+        (iseq, stored), entries = reading
+        if stored is None or _CLOSED in stored:
+            member.end(SESSION_OVER)
+            return
+        missed: Replay | None = Replay(position, [], None)
+        if word != "resync":
+            missed = subprotocol.replay(
+                entries, last=member.last, mark=position, join=member.join, connection=member.id
+            )
+            if missed is None and previous[0] and member.last == previous:
+                missed = Replay(
+                    previous, [], None
+                )  # nothing was missed; the outlog of a sleeping room may have expired
+        if missed is None:
+            log.info("room %s: what a session missed is not in the outlog, it resyncs", self._feed.address)
+            self._ask_resync(member)
+            return
+        accepted = int(stored.split(b" ", 1)[0])
+        member.go_live(word, missed, accepted)
+        member.flush()
+        self._pending.append((int(iseq), member, accepted))
+        self.advance(0)
+
+    async def _read_missed(
+        self, member: SessionMember, visit: int, position: StreamId, *, with_outlog: bool
+    ) -> tuple[Any, Any] | None:
+        """Read '#', the session's row and the outlog, in one round trip; None where that is not wanted any more."""
+        keys, link = self._feed.keys, self._feed.link
+        start = format_id(member.last) if member.last is not None else b"-"
+        commands: list[Command] = [("HMGET", keys.sessions, "#", f"s:{member.session}")]
+        if with_outlog:
+            commands.append(("XRANGE", keys.outlog, start, format_id(position)))
+        while member.visit == visit and not member.closing:
+            try:
+                replies = await link.send(commands)
+            except RedisUnavailable as error:
+                log.warning("room %s: what a session missed was not read: %s", self._feed.address, error)
+            else:
+                if member.visit != visit or member.closing:
+                    break
+                failed = [reply for reply in replies if isinstance(reply, RedisReplied)]
+                if not failed:
+                    return replies[0], replies[-1] if with_outlog else []
+                log.warning("room %s: what a session missed was not read: %s", self._feed.address, failed[0])
+            await asyncio.sleep(0.1)
+        return None
+
+    # --- history was cut ------------------------------------------------------------------------------------------
+    def cut(self) -> None:
+        """Hold back all sockets until their resync marks; one that waits for its join comes again."""
+        self._pending.clear()
+        self._cursor = 0
+        self.live.clear()
+        for member in self:
+            if member.stage is Stage.JOINING:
+                member.close_with(RESYNC)
+            else:
+                member.cut()
+
+    def ask_resyncs(self) -> None:
+        """Ask the room for the marks and snapshots of all sockets that were held back."""
+        for member in self:
+            if member.stage is Stage.CUT and not member.closing:
+                self._push_resync(member)
+
+    def _ask_resync(self, member: SessionMember) -> None:
+        self._hide(member)
+        member.enter(Stage.CUT)
+        self._push_resync(member)
+
+    def _push_resync(self, member: SessionMember) -> None:
+        self._feed.edge.ingress.add(self._feed, member.event("resync"), member)
