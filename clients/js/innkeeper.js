@@ -9,9 +9,10 @@
 const SUBPROTOCOL = "innkeeper.v1";
 const ANSWER_MS = 15000; // the edge gives a join 10 s
 const STEADY_MS = 5000; // a connection that lived so long starts the waits anew
-const TICK_MS = 5000;
+const TICK_MS = 2500;
 const SLEPT_MS = 10000; // a tick so late means that the machine slept
-const UNHEARD_MS = 30000; // something sent is not acknowledged, and nothing at all was heard
+const UNHEARD_MS = 12000; // something sent is not acknowledged, and nothing at all was heard
+const LATE_MS = 8000; // so much later than promised, the edge's sign of life is missing; before a grace of 30 s ends
 const HIDDEN_MS = 30000; // a tab hidden so long, that heard nothing, does not trust its socket
 const KEPT_COUNT = 256; // applied messages that are kept for a room that was rolled back
 const KEPT_MS = 30000;
@@ -416,7 +417,7 @@ export class Room extends EventTarget {
     else if (this.#state === "open") {
       const silentMs = now - this.#heardAt;
       const waitedMs = now - (this.#session.waiting?.sentAt ?? now);
-      if (Math.min(silentMs, waitedMs) > UNHEARD_MS || (this.#beatMs && silentMs > 2 * this.#beatMs + 5000)) this.reconnect();
+      if (Math.min(silentMs, waitedMs) > UNHEARD_MS || (this.#beatMs && silentMs > this.#beatMs + LATE_MS)) this.reconnect();
     }
   }
 

@@ -197,10 +197,28 @@ async def test_js_frozen_edge(stage: Stage) -> None:
 @pytest.mark.chaos
 @pytest.mark.timeout(150)
 async def test_js_finds_a_frozen_edge_by_itself(stage: Stage) -> None:
-    """By the acknowledgements that do not come: half a minute."""
+    """By the acknowledgements that do not come, before its grace is over."""
     async with _talking(stage, "js") as (_, bots), _frozen(stage):
         for one in bots:
             await one.sees("open", 2, timeout_s=60)
+
+
+@pytest.mark.chaos
+@pytest.mark.timeout(120)
+async def test_an_idle_page_finds_a_frozen_edge_by_itself(stage: Stage) -> None:
+    """By the sign of life that does not come, before its grace is over: then it is shown what it missed."""
+    room = "diary/idle"
+    direct = stage.house.url(room, edge=1).partition("?")[0]
+    async with bot("js", stage.url(room), "ann") as ann, bot("python", direct, "bob") as bob, _frozen(stage):
+        for _ in range(40):
+            bob.say()
+            await asyncio.sleep(0.1)
+        await ann.sees("open", 2, timeout_s=60)
+        await bob.is_told(list(range(40)))
+        await ann.gets(lambda story: len(story) >= 40, "all 40 numbers")
+        assert ann.story == bob.story
+        assert ann.count("resync") == 0
+        assert (await stage.notes(room, "ann")).count("left") == 0
 
 
 @pytest.mark.chaos

@@ -23,7 +23,7 @@ from innkeeper.errors import RoomClosed
 log = logging.getLogger("innkeeper.client")
 
 ANSWER_S = 15.0  # the edge gives a join 10 s
-PING_S = 20.0
+PING_S = 10.0  # with half of it for the answer: a frozen edge is found before a grace of 30 s ends
 CLOSE_S = 2.0
 _DROP = 3001  # any close but 1000 leaves the session alive
 _ABNORMAL = 1006
