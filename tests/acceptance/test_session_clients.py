@@ -377,3 +377,38 @@ async def _harm(stage: Stage, harm: str, room: str, bots: list[Bot], chance: ran
             stage.proxy.cut()
         case _:
             chance.choice(bots).reconnect()
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+async def test_what_a_rollback_took_is_sent_again(stage: Stage, language: str) -> None:
+    """Redis goes back to before messages that were accepted and applied: they are applied anew, and this is told."""
+    room = f"diary/back-{language}"
+    async with bot(language, stage.url(room), "ann") as ann:
+        await ann.is_told([ann.say() for _ in range(5)])
+        kept = await _dump(stage, room)
+        await ann.is_told([ann.say() for _ in range(5)])
+        await _restore(stage, kept)
+        await ann.sees("resync")
+        await ann.is_told([ann.say()])
+        await ann.gets(lambda story: story[-1:] == [(11, "ann", 10)], "the last number")
+        assert await stage.state(room, "n") == 11
+        snapshot = ann.got.index({"snapshot": 5})
+        again = [(value["n"], value["i"]) for value in ann.got[snapshot + 1 :]]
+        assert again == [(n, n - 1) for n in range(6, 12)]
+        assert ann.lost == {}
+        assert await stage.notes(room, "ann") == ["came"]
+
+
+async def _dump(stage: Stage, room: str) -> dict[bytes, bytes]:
+    """Return all that is stored of a room, but for its lock, which has no history."""
+    redis = stage.house.redis
+    keys = [key for key in await redis.keys(f"inn:{{{room}}}:*") if not key.endswith(b":lock")]
+    return {key: await redis.dump(key) for key in keys}
+
+
+async def _restore(stage: Stage, kept: dict[bytes, bytes]) -> None:
+    """Take a room back to what was stored, at one moment."""
+    async with stage.house.redis.pipeline(transaction=True) as pipe:
+        for key, data in kept.items():
+            pipe.restore(key, 0, data, replace=True)
+        await pipe.execute()
