@@ -6,6 +6,7 @@ COPY pyproject.toml constraints.txt README.md ./
 COPY shared shared
 COPY edge edge
 COPY workers workers
+COPY clients clients
 RUN pip wheel --no-cache-dir --no-deps --wheel-dir /wheels . \
     && python -m venv /opt/innkeeper \
     && /opt/innkeeper/bin/pip install --no-cache-dir -c constraints.txt "$(echo /wheels/innkeeper-*.whl)[speed]"

@@ -13,6 +13,7 @@ from innkeeper.address import Address
 from innkeeper.close_codes import BAD_FRAME, UNAVAILABLE, CloseCode
 from innkeeper.connection import User
 from innkeeper_edge import handshake, requests
+from innkeeper_edge.client_file import ClientFile
 from innkeeper_edge.edge import Edge, Kind
 from innkeeper_edge.guarded_socket import GuardedSocket, install
 from innkeeper_edge.handshake import Rejection
@@ -56,6 +57,7 @@ class Site:
         app = web.Application()
         app.router.add_route("*", handshake.ROOM_ROUTE, self.room)
         app.router.add_get("/healthz", self.health)
+        app.router.add_get("/innkeeper.js", ClientFile().answer)
         if self._page:
             app.router.add_get("/play" if self._page_file else "/", self.page)
             app.router.add_get("/kinds.json", self.kinds)

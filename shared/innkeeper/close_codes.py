@@ -55,3 +55,10 @@ TABLE: tuple[CloseCode, ...] = (
     SLOW_READER,
     RESYNC,
 )
+
+_RETRY = {code.code: code.retry for code in TABLE}
+
+
+def is_final(code: int) -> bool:
+    """Return whether a client that is closed with a code stays away: by the table, else 3000-4499 are final."""
+    return not _RETRY.get(code, not 3000 <= code <= 4499)  # noqa: PLR2004 - the ranges are the module's

@@ -18,12 +18,15 @@ InnkeeperError
 ├── TimerInvalid          a timer that makes no sense (also a ValueError)
 ├── RoomBusy              a room's backlog was full for as long as a program tried
 ├── NoAnswer              a room did not answer a program in time, or its history was cut
+├── RoomClosed            a client's connection to a room ended for good
+├── MessageLost           a client's session ended before its message was known to be accepted
+├── MessageFailed         the room's handler failed on a client's message
 └── Refused               raised by users in on_connect: not a failure, the connection is refused
 
 Each class says in ``exit_code`` how a command ends that meets it.
 """
 
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 
 class InnkeeperError(Exception):
@@ -115,6 +118,35 @@ class RoomBusy(InnkeeperError):
 
 class NoAnswer(InnkeeperError):
     """A room has not answered. What was asked may have been handled, or may still be."""
+
+
+class RoomClosed(InnkeeperError):
+    """The client's connection to a room ended for good: a final close code, or no answer when it was opened."""
+
+    def __init__(self, code: int, reason: str) -> None:
+        super().__init__(f"the room closed the connection: {code} {reason}".rstrip())
+        self.code = code
+        self.reason = reason
+
+
+class MessageLost(InnkeeperError):
+    """The client's session ended before. ``applied`` is ``no`` (send it again if you like) or ``unknown``."""
+
+    def __init__(self, reason: str, applied: Literal["no", "unknown"], number: int | None) -> None:
+        said = {"no": "it was not applied", "unknown": "it may have been applied"}[applied]
+        super().__init__(f"the message got no answer ({reason}): {said}")
+        self.reason = reason
+        self.applied = applied
+        self.number = number
+
+
+class MessageFailed(InnkeeperError):
+    """The room could not handle the message; what its handler had done was undone. ``code`` says how it failed."""
+
+    def __init__(self, code: str, number: int) -> None:
+        super().__init__(f"the room could not handle message {number}: {code}")
+        self.code = code
+        self.number = number
 
 
 def from_reply(text: str) -> RedisReplied:

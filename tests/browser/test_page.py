@@ -1,44 +1,24 @@
 """The page to play with, in real headless Chromium: two tabs of one room. Run it with ``make browser``."""
 
-import asyncio
-import itertools
-import shutil
 import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-import aiohttp
 import pytest
 
+from harness.browser import Tab, chromium
 from harness.house import House, until
 
 pytestmark = pytest.mark.browser
 CHAT = str(Path(__file__).parents[2] / "examples" / "chat.py")
-QUIET = (
-    *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"),
-    *("--disable-background-networking", "--disable-component-update", "--remote-debugging-port=0"),
-)
 
 
-class Tab:
-    """One page, driven over the DevTools protocol."""
+class Page:
+    """The page to play with, in one tab."""
 
-    def __init__(self, socket: aiohttp.ClientWebSocketResponse) -> None:
-        self._socket = socket
-        self._numbers = itertools.count(1)
-
-    async def run(self, script: str) -> Any:
-        """Return what a script evaluates to in the page."""
-        number = next(self._numbers)
-        parameters = {"expression": script, "returnByValue": True, "awaitPromise": True}
-        await self._socket.send_json({"id": number, "method": "Runtime.evaluate", "params": parameters})
-        while True:
-            answer = await self._socket.receive_json(timeout=10)
-            if answer.get("id") == number:
-                result = answer["result"]
-                assert "exceptionDetails" not in result, result
-                return result["result"].get("value")
+    def __init__(self, tab: Tab) -> None:
+        self.run = tab.run
 
     async def enter(self, room: str, name: str) -> None:
         """Fill in the form and enter a room."""
@@ -66,27 +46,12 @@ async def house(tmp_path: Path) -> AsyncIterator[House]:
 @pytest.fixture
 async def open_tab(tmp_path: Path, house: House) -> AsyncIterator[Any]:
     """Return what opens a tab on the edge's page."""
-    program = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    assert program, "Chromium is not installed (on Debian: apt-get install chromium)"
-    profile = tmp_path / "profile"
-    process = await asyncio.create_subprocess_exec(
-        program, *QUIET, f"--user-data-dir={profile}", "about:blank",
-        stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL,
-    )  # fmt: skip
-    port_file = profile / "DevToolsActivePort"
-    await until(lambda: port_file.exists() and port_file.read_text().count("\n"), "Chromium is up", timeout_s=30)
-    base = f"http://127.0.0.1:{port_file.read_text().split()[0]}"
-    async with aiohttp.ClientSession() as session:
+    async with chromium(tmp_path) as open_one:
 
-        async def open_one() -> Tab:
-            url = f"http://127.0.0.1:{house.edges[0].facts['port']}/"
-            async with session.put(f"{base}/json/new?{url}") as answer:
-                target = await answer.json()
-            return Tab(await session.ws_connect(target["webSocketDebuggerUrl"]))
+        async def open_page() -> Page:
+            return Page(await open_one(f"http://127.0.0.1:{house.edges[0].facts['port']}/"))
 
-        yield open_one
-    process.terminate()
-    await process.wait()
+        yield open_page
 
 
 async def test_two_tabs_chat_through_a_worker_kill(house: House, open_tab: Any) -> None:
