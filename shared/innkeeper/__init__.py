@@ -4,6 +4,7 @@ from innkeeper.connection import Connection, User
 from innkeeper.dispatch import on
 from innkeeper.errors import (
     InnkeeperError,
+    JobInvalid,
     NoAnswer,
     OutputInvalid,
     Refused,
@@ -14,6 +15,7 @@ from innkeeper.errors import (
     TimerInvalid,
     TurnClosed,
 )
+from innkeeper.jobs import JobResult, job
 from innkeeper.outside import Innkeeper
 from innkeeper.request import Request, Response
 from innkeeper.room import Connections, Event, Room
@@ -25,6 +27,8 @@ __all__ = [
     "Event",
     "Innkeeper",
     "InnkeeperError",
+    "JobInvalid",
+    "JobResult",
     "NoAnswer",
     "OutputInvalid",
     "Refused",
@@ -39,5 +43,6 @@ __all__ = [
     "TimerInvalid",
     "TurnClosed",
     "User",
+    "job",
     "on",
 ]

@@ -15,6 +15,7 @@ InnkeeperError
 │   └── StateTooLarge     the room's state is over its limit
 ├── OutputInvalid         a value that cannot be sent to a client, a room or as an answer
 ├── RequestInvalid        a request's body is not what the handler asked for: the sender gets 400
+├── JobInvalid            a job that cannot be put into the queue
 ├── TimerInvalid          a timer that makes no sense (also a ValueError)
 ├── RoomBusy              a room's backlog was full for as long as a program tried
 ├── NoAnswer              a room did not answer a program in time, or its history was cut
@@ -147,6 +148,10 @@ class MessageFailed(InnkeeperError):
         super().__init__(f"the room could not handle message {number}: {code}")
         self.code = code
         self.number = number
+
+
+class JobInvalid(InnkeeperError):
+    """A job that cannot be put into the queue: its name, its arguments or its times; the text says which."""
 
 
 def from_reply(text: str) -> RedisReplied:

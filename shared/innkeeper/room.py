@@ -2,7 +2,7 @@
 
 import random
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime
 from types import MappingProxyType
 from typing import Any, ClassVar, Generic, NamedTuple, cast, get_args, get_origin
@@ -10,12 +10,13 @@ from typing import Any, ClassVar, Generic, NamedTuple, cast, get_args, get_origi
 from typing_extensions import TypeVar
 
 from innkeeper import codec as codecs
-from innkeeper import wire
+from innkeeper import jobs, wire
 from innkeeper.address import KIND_PATTERN, parse_address
 from innkeeper.connection import Connection, User
 from innkeeper.context import RoomContext
 from innkeeper.dispatch import Dispatch, find_handlers
 from innkeeper.errors import TimerInvalid
+from innkeeper.jobs import JobResult
 from innkeeper.posting import encode_post
 from innkeeper.request import REQUEST_S, Request, Response
 from innkeeper.state import State
@@ -185,6 +186,9 @@ class Room(Generic[S]):
     def on_sleep(self) -> Any:
         """Run before the instance is put away on purpose (idle, or handed over); not where its worker dies."""
 
+    def on_job(self, result: JobResult) -> Any:
+        """Run once for each job put into the queue by :meth:`enqueue`, however it ended."""
+
     def on_error(self, error: Exception, event: Event) -> Any:
         """Run after a hook raised and its event was undone."""
 
@@ -316,6 +320,38 @@ class Room(Generic[S]):
         """The timers that are set, by name, the next one first; a look at this moment, change them by the calls."""
         self._context.check_open()
         return MappingProxyType(self._context.timers.shown())
+
+    def enqueue(
+        self,
+        function: str | Callable[..., Any],
+        *args: Any,
+        timeout: float = 60.0,
+        deadline: float | None = None,
+        **kwargs: Any,
+    ) -> str:
+        """Have a function run outside the room, under ``innkeeper jobs``; its result comes to :meth:`on_job`.
+
+        Args:
+            function: Marked with :func:`innkeeper.job`; itself, or as ``pkg.mod:function``.
+            args: JSON values, with ``kwargs`` at most 1 MiB.
+            timeout: Seconds it may run, from 1.
+            deadline: Seconds after which the room waits no longer, its time in the queue included; an hour more than
+                ``timeout`` unless given.
+            kwargs: JSON values.
+
+        Returns:
+            The job's id, which its result carries too.
+
+        Raises:
+            JobInvalid: The name, the arguments or the times make no sense.
+        """
+        self._context.check_open()
+        name, job_id = jobs.job_name(function), self._context.new_id()
+        data = jobs.job_data(job_id, args, kwargs, timeout_s=timeout)
+        due_s = self._context.now_s + jobs.deadline_s(timeout, deadline)
+        self._context.timers.await_job(job_id, name, round(due_s * 1000))
+        self._context.owe("job", name, data)
+        return job_id
 
     def destroy(self) -> None:
         """End the room with this event: everybody leaves (closed with 4404), state and members are deleted.

@@ -1,13 +1,16 @@
-"""TARGETs of a worker: ``pkg.mod``, ``pkg.mod:Class`` or ``file.py``, turned into room classes by kind."""
+"""TARGETs: ``pkg.mod``, ``pkg.mod:Class`` or ``file.py``, turned into room classes by kind, or into jobs by name."""
 
 import importlib
 import importlib.util
 import sys
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from innkeeper.errors import TargetInvalid
+from innkeeper.jobs import MARK, job_name
 from innkeeper.room import Room
 
 
@@ -29,6 +32,31 @@ def load_rooms(targets: tuple[str, ...]) -> dict[str, type[Room]]:
             if other is not room:
                 raise TargetInvalid(f"{target}: kind {room.kind!r} is taken by {other.__module__}.{other.__name__}")
     return rooms
+
+
+def load_jobs(targets: tuple[str, ...]) -> dict[str, Callable[..., Any]]:
+    """Return the functions of all targets that are marked with ``@job``, by ``pkg.mod:function``.
+
+    A module counts with those it defines itself; ``pkg.mod:function`` and ``file.py:function`` name one alone.
+
+    Raises:
+        TargetInvalid: It cannot be imported, or has no job of that name; the text says which.
+    """
+    if "" not in sys.path and str(Path.cwd()) not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))
+    found: dict[str, Callable[..., Any]] = {}
+    for target in targets:
+        path, colon, name = target.partition(":")
+        module = _import(path)
+        functions = [
+            value
+            for key, value in vars(module).items()
+            if getattr(value, MARK, False) and value.__module__ == module.__name__ and (not colon or key == name)
+        ]
+        if colon and not functions:
+            raise TargetInvalid(f"{target}: there is no function {name!r} marked with @job in {path}")
+        found |= {job_name(function): function for function in functions}
+    return found
 
 
 def _load(target: str) -> list[type[Room]]:

@@ -21,6 +21,8 @@ PAYLOAD_BYTES: Final = 16_384
 TRIES: Final = 8
 GRACE: Final = "~grace:"
 """How the names of the rows begin that end a session's grace; names with ``~`` are the framework's."""
+JOB: Final = "~job:"
+"""How the names of the rows begin that end the wait for a job; the payload is the job's function."""
 
 _NAME_BYTES: Final = 128
 _LEAST_EVERY_MS: Final = 20

@@ -4,10 +4,13 @@ import logging
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
+import orjson
+
 from innkeeper.errors import TimerInvalid
 from innkeeper.state import encode
 from innkeeper.timers import (
     GRACE,
+    JOB,
     PAYLOAD_BYTES,
     TIMERS_A_ROOM,
     GraceRow,
@@ -68,7 +71,7 @@ class Timetable:
     def shown(self) -> dict[str, Timer]:
         """Return the handler's own timers, the next one first."""
         names = {**self._rows, **self._changed}
-        rows = [(name, row) for name in names if isinstance(row := self.get(name), TimerRow)]
+        rows = [(name, row) for name in names if name[0] != "~" and isinstance(row := self.get(name), TimerRow)]
         return {name: row.shown(name) for name, row in sorted(rows, key=lambda item: (item[1].due_ms, item[0]))}
 
     def loaded_as_fired(self) -> list[str]:
@@ -126,6 +129,30 @@ class Timetable:
         """Let a timer fire anew whose event was lost."""
         self._changed[name] = rearmed(self._row(name), self._new_id())
 
+    def await_job(self, job_id: str, function: str, due_ms: int) -> None:
+        """Wait for a job's result until then.
+
+        Raises:
+            TimerInvalid: The room waits for as many jobs as it may have timers.
+        """
+        if len(self.jobs()) >= TIMERS_A_ROOM:
+            raise TimerInvalid(f"the room waits for {TIMERS_A_ROOM} jobs already")
+        self._changed[JOB + job_id] = TimerRow(self._new_id(), due_ms, orjson.dumps(function))
+
+    def take_job(self, job_id: str) -> str | None:
+        """End the wait for a job; return its function, None where the room does not wait for it (any more)."""
+        row = self.get(JOB + job_id)
+        if not isinstance(row, TimerRow):
+            return None
+        self._changed[JOB + job_id] = _GONE
+        function: str = orjson.loads(row.payload)
+        return function
+
+    def jobs(self) -> list[str]:
+        """Return the ids of the jobs that the room waits for."""
+        names = {**self._rows, **self._changed}
+        return [name[len(JOB) :] for name in names if name.startswith(JOB) and self.get(name) is not None]
+
     # --- the end of an event --------------------------------------------------------------------------------------
     @property
     def is_changed(self) -> bool:
@@ -155,7 +182,7 @@ class Timetable:
 
     def _size(self) -> int:
         names = {**self._rows, **self._changed}
-        return sum(isinstance(self.get(name), TimerRow) for name in names)
+        return sum(name[0] != "~" and isinstance(self.get(name), TimerRow) for name in names)
 
     @property
     def _now_us(self) -> int:

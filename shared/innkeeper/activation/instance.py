@@ -8,12 +8,14 @@ import orjson
 
 from innkeeper import wire
 from innkeeper.activation.hooks import Hooks, contained
+from innkeeper.activation.jobs import JobEvents
 from innkeeper.activation.membership import Membership
 from innkeeper.activation.posts import Posts
 from innkeeper.activation.requests import Requests
 from innkeeper.activation.timers import TimerEvents
 from innkeeper.context import RoomContext
 from innkeeper.room import Room
+from innkeeper.timers import JOB
 from innkeeper.turn import Turn, dead_event
 
 if TYPE_CHECKING:
@@ -64,6 +66,7 @@ class Activation:
         self._room_class = room_class
         self._created = b"created" in claimed.meta
         self._is_started = False
+        self._jobs = JobEvents(self._hooks)
         # Messages go another way, see handle.
         sessions = self._membership.sessions
         self._kinds: dict[bytes, Callable[[InboxEvent], Awaitable[None] | None]] = {
@@ -74,9 +77,10 @@ class Activation:
             b"resume": sessions.resume,
             b"resync": sessions.resync,
             b"request": self._requests.request,
-            b"timer": self._timers.timer,
             b"post": posts.post,
             b"destroy": posts.destroy,
+            b"timer": self._timer,
+            b"job": self._jobs.result,
         }
 
     @property
@@ -96,9 +100,9 @@ class Activation:
 
     @property
     def void_count(self) -> int:
-        """How many events reached no hook: their connection was no member, or their timer not the one set."""
-        membership = self._membership
-        return membership.void_count + membership.sessions.void_count + self._timers.void_count
+        """How many events reached no hook: their connection was no member, or nobody waited for their timer or job."""
+        membership, rest = self._membership, self._timers.void_count + self._jobs.void_count
+        return membership.void_count + membership.sessions.void_count + rest
 
     @property
     def room(self) -> Room:
@@ -197,9 +201,19 @@ class Activation:
         elif (rest := handle(event)) is not None:
             await rest
 
+    async def _timer(self, event: "InboxEvent") -> None:
+        found = self._timers.timer_of(event)
+        if found is None:
+            self._timers.void_count += 1
+        elif found[0].startswith(JOB):
+            await self._jobs.deadline(event, found[0])
+        else:
+            await self._timers.timer(event, *found)
+
     async def _destroyed(self, event: "InboxEvent") -> None:
         """End the room with this event; it also ends the turn, and the room object is not used any more."""
         await self._membership.end(event)
+        self._hooks.turn.outbox += [("cancel", job_id, b"") for job_id in self.context.timers.jobs()]
         self._hooks.turn.end_room()
         self._timers.lost_after = None
         self.context.is_destroyed = False
@@ -216,6 +230,8 @@ class Activation:
         self.context.moment = event.id
         if event.kind == b"timer":
             self._timers.condemn(event)
+        elif event.kind == b"job":
+            self._jobs.condemn(event)
         self._timers.rearm_lost(event.iseq)
         turn.consume(event)
         self._hooks.is_partial = False

@@ -36,13 +36,8 @@ class TimerEvents:
         self._has_hook = room_class.on_timer is not Room.on_timer
         self.lost_after = known_iseq if self._timetable.loaded_as_fired() else None
 
-    async def timer(self, event: "InboxEvent") -> None:
-        """Run on_timer, unless the timer is not the one that fired any more."""
-        found = self._timer_of(event)
-        if found is None:
-            self.void_count += 1
-            return
-        name, row = found
+    async def timer(self, event: "InboxEvent", name: str, row: TimerRow) -> None:
+        """Run on_timer for an event of the timer of this name and row, see :meth:`timer_of`."""
         hooks = self._hooks
         assert hooks.room is not None  # noqa: S101 - no event comes before the start
         try:
@@ -77,7 +72,7 @@ class TimerEvents:
 
     def condemn(self, event: "InboxEvent") -> None:
         """Let a timer go on whose event is put aside without running."""
-        found = self._timer_of(event)
+        found = self.timer_of(event)
         if found is not None:
             self._timetable.advance(found[0])
             self._hooks.settle()
@@ -95,7 +90,7 @@ class TimerEvents:
             self._timetable.rearm(name)
         self._hooks.settle()
 
-    def _timer_of(self, event: "InboxEvent") -> tuple[str, TimerRow] | None:
+    def timer_of(self, event: "InboxEvent") -> tuple[str, TimerRow] | None:
         """Return the timer that an event is about, if it is still the one that fired."""
         try:
             fields = orjson.loads(event.data)

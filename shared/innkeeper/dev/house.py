@@ -129,10 +129,24 @@ class House:
                 group.create_task(edge.start())
         except ExceptionGroup as failures:
             raise failures.exceptions[0] from None
+        reloaded = [worker]
+        if await self._has_jobs():
+            jobs = self._keep("jobs", [*plan.command, "jobs", *plan.targets], environment)
+            await jobs.start()
+            reloaded.append(jobs)
         self._greet(redis_url)
         while plan.reload:
-            await _reload(worker, await sources.changed())
+            await _reload(reloaded, await sources.changed())
         await asyncio.Event().wait()
+
+    async def _has_jobs(self) -> bool:
+        """Ask a process of its own, because user code is not imported here."""
+        process = await asyncio.create_subprocess_exec(
+            *self.plan.command, "jobs", *self.plan.targets, "--list",
+            stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE,
+        )  # fmt: skip
+        names, _ = await process.communicate()
+        return bool(names.strip())
 
     def _keep(self, name: str, arguments: Sequence[str], environment: dict[str, str]) -> Keeper:
         program = Program(name=name, arguments=arguments, environment=environment)
@@ -167,10 +181,11 @@ class House:
         announce_ready(port=plan.port, redis_port=self._redis_port)
 
 
-async def _reload(worker: Keeper, changes: Sequence[Path]) -> None:
+async def _reload(keepers: Sequence[Keeper], changes: Sequence[Path]) -> None:
     names = ", ".join(path.name for path in changes[:3]) + (", ..." if len(changes) > 3 else "")  # noqa: PLR2004
     try:
-        await worker.replace()
+        for keeper in keepers:
+            await keeper.replace()
     except BootFailed:
         click.echo(f"Not reloaded ({names}): the old code goes on.", err=True)
     else:
