@@ -56,7 +56,7 @@ async def serve(rooms: dict[str, type[Room]], redis_url: str, durability: Durabi
         shown=without_password(redis_url),
         durability=durability,
     )
-    fleet = Fleet(rooms, where, times, durability)
+    fleet = Fleet(rooms, where, times, durability, redis_url)
     pulse = Pulse(fleet)
     watchdog = Watchdog(end_after_s=2 * times.lease_ms / 1000)
     duties: list[asyncio.Task[None]] = []

@@ -29,6 +29,7 @@ _READ_MOST = 256
 _KEPT_COUNT = 10_000
 _KEPT_BYTES = 33_554_432
 _DEFAULT_BACKLOG_COUNT = 10_000
+_JOBS = "~jobs"  # the one lane for rq's queue: no room is named so
 
 
 class Owed(NamedTuple):
@@ -37,6 +38,7 @@ class Owed(NamedTuple):
     id: bytes
     kind: str
     data: bytes
+    target: str = ""
 
 
 class Courier:
@@ -125,7 +127,7 @@ class Courier:
                     row = dict(zip(fields[::2], fields[1::2], strict=True))
                     self._read_from = f"({entry_id.decode()}"
                     size += len(row[b"data"])
-                    self._hand(row[b"target"].decode(), Owed(entry_id, row[b"type"].decode(), row[b"data"]))
+                    self._hand(Owed(entry_id, row[b"type"].decode(), row[b"data"], row[b"target"].decode()))
                 self._read_count = max(1, asked // 2) if size > TURN_IN_BYTES else min(asked * 2, _READ_MOST)
                 self._has_news = self._has_news or len(entries) == asked
                 while self._kept_count >= _KEPT_COUNT or self._kept_bytes >= _KEPT_BYTES:
@@ -134,7 +136,8 @@ class Courier:
         finally:
             self._is_reading = False
 
-    def _hand(self, target: str, owed: Owed) -> None:
+    def _hand(self, owed: Owed) -> None:
+        target = owed.target if owed.kind == "post" else _JOBS
         self._kept_count += 1
         self._kept_bytes += len(owed.data)
         lane = self._lanes.get(target)
@@ -164,8 +167,10 @@ class Courier:
             del self._lanes[target]
 
     async def _try(self, target: str, piece: list[Owed], backlog_count: int) -> int:
-        """Post a piece; return how many of it are delivered and out of the outbox."""
+        """Deliver a piece; return how many of it are delivered and out of the outbox."""
         owner = self._owner
+        if target == _JOBS:
+            return await self._hand_in(piece[0])
         try:
             address = parse_address(target)
         except InvalidAddress as error:  # nothing of ours writes such
@@ -184,6 +189,17 @@ class Courier:
             await ask(owner.fleet, owner.address, ("XDEL", owner.keys.outbox, *(owed.id for owed in piece[:taken])))
         return taken
 
+    async def _hand_in(self, owed: Owed) -> int:
+        """Put a job into rq's queue, or take it out again; return 1 where that is done."""
+        owner = self._owner
+        try:
+            await owner.fleet.desk.serve(str(owner.address), owed.kind, owed.target, owed.data)
+        except Exception as error:  # noqa: BLE001 - of rq, of its client, or where rq cannot be imported
+            log.warning("room %s: a job is not in the queue yet: %s", owner.address, error)
+            return 0
+        await ask(owner.fleet, owner.address, ("XDEL", owner.keys.outbox, owed.id))
+        return 1
+
     async def _post(self, address: Address, piece: list[Owed], backlog_count: int) -> Posted:
         owner, mark = self._owner, parse_id(piece[0].id)[1]
         events = [PostEvent(parse_id(owed.id)[0], owed.kind, owed.data) for owed in piece]
@@ -194,6 +210,8 @@ class Courier:
 
     async def _backlog_count(self, target: str) -> int:
         """Return how many events may wait at the target: what its class says, here or in another worker."""
+        if target == _JOBS:
+            return 0
         kind = target.partition("/")[0]
         if kind in self._owner.fleet.rooms:
             return self._owner.fleet.rooms[kind].backlog_count

@@ -19,9 +19,11 @@ from innkeeper.functions.library import load_library
 from innkeeper.keys import RoomKeys, room_keys
 from innkeeper.lease import DEFAULT_TIMES, LeaseTimes
 from innkeeper.memory import Thrift
+from innkeeper.options import DEFAULT_REDIS_URL
 from innkeeper.room import Room
 from innkeeper.topology import Commands, Subscriptions, Where, open_link, open_subscriber
 from innkeeper.wire import read_news
+from innkeeper_workers.jobs.desk import Desk
 from innkeeper_workers.owner import Owner
 from innkeeper_workers.stage import Stage
 from innkeeper_workers.wakes import WakeQueues
@@ -42,6 +44,7 @@ class Fleet:
         where: Where Redis is.
         times: The figures of ownership.
         durability: What a commit must have survived before its outputs are shown.
+        url: Of the same Redis, for rq.
     """
 
     def __init__(
@@ -50,6 +53,7 @@ class Fleet:
         where: Where,
         times: LeaseTimes = DEFAULT_TIMES,
         durability: Durability = Durability.RELAXED,
+        url: str = DEFAULT_REDIS_URL,
     ) -> None:
         self.loop = asyncio.get_running_loop()
         self.rooms = rooms
@@ -68,6 +72,7 @@ class Fleet:
             # A slot that moves takes its bells' subscribers along a moment later: that is no evidence of a death.
             where.on_change.append(self._note_reconnection)
         self._wakes = WakeQueues(where, rooms, timeout_s=timeout_s)
+        self.desk = Desk(url)
         self.owners: dict[Address, Owner] = {}
         self.redis_time_ms = 0  # as of the last heartbeat
         self.is_registered = False  # whether inn:workers names this incarnation, so that others would see it die

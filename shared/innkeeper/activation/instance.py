@@ -27,7 +27,7 @@ log = logging.getLogger("innkeeper.worker")
 
 _MESSAGES = (b"text", b"binary")
 # What is void in a room that was never created: it is about members or timers, and there are none.
-_OF_NOBODY = (*_MESSAGES, b"leave", b"edge-gone", b"drop", b"resume", b"resync", b"timer")
+_OF_NOBODY = (*_MESSAGES, b"leave", b"edge-gone", b"drop", b"resume", b"resync", b"timer", b"job")
 
 
 class Activation:

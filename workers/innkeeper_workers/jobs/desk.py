@@ -32,28 +32,26 @@ class Desk:
         self._queue: Queue | None = None
         self._lock = asyncio.Lock()
 
-    async def put(self, room: str, function: str, data: bytes) -> None:
-        """Put a job into the queue, once, however often this is called.
+    async def serve(self, room: str, kind: str, target: str, data: bytes) -> None:
+        """Carry out what a room's outbox asks for, once, however often this is called.
 
         Args:
-            room: Where its result goes, ``kind/name``.
-            function: ``pkg.mod:function``.
-            data: As :func:`innkeeper.jobs.job_data` makes it.
+            room: Where the job's result goes, ``kind/name``.
+            kind: ``job`` puts one into the queue; ``cancel`` takes it out, if it does not run yet.
+            target: The job's function, ``pkg.mod:function``; of a ``cancel`` its id.
+            data: Of a ``job``: as :func:`innkeeper.jobs.job_data` makes it.
 
         Raises:
-            redis.RedisError: It may or may not be in the queue: call again.
+            redis.RedisError: It may or may not be done: call again.
+            ValueError: There is no such kind.
         """
         async with self._lock:
-            await asyncio.to_thread(self._put, room, function, orjson.loads(data))
-
-    async def cancel(self, job_id: str) -> None:
-        """Take a job out of the queue, if it does not run yet.
-
-        Raises:
-            redis.RedisError: It may still be there.
-        """
-        async with self._lock:
-            await asyncio.to_thread(self._cancel, job_id)
+            if kind == "job":
+                await asyncio.to_thread(self._put, room, target, orjson.loads(data))
+            elif kind == "cancel":
+                await asyncio.to_thread(self._cancel, target)
+            else:
+                raise ValueError(f"an outbox entry of kind {kind!r}: this version does not know it")
 
     def _put(self, room: str, function: str, fields: dict[str, Any]) -> None:
         queue = self._open()

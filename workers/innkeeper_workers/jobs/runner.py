@@ -6,12 +6,12 @@ import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from innkeeper.outside import deliver
 from rq.timeouts import JobTimeoutException
 
 from innkeeper.activation import text_of
 from innkeeper.address import parse_address
 from innkeeper.jobs import outcome
+from innkeeper.outside.deliver import deliver
 
 if TYPE_CHECKING:
     from rq.job import Job
@@ -59,7 +59,7 @@ class Runner:
     def push(self, room: str, job_id: str, data: bytes) -> None:
         """Push a job's result to its room, once, however often this is called; gives up after a minute."""
         pushing = deliver(
-            self.redis_url, parse_address(room), source=f"job-{job_id}", kind="job", data=data, within_s=_DELIVER_S
+            self.redis_url, parse_address(room), source=f"x-job-{job_id}", kind="job", data=data, within_s=_DELIVER_S
         )
         asyncio.run(pushing)
 
