@@ -383,8 +383,8 @@ class Owner:
             )
         )
         released = functions.read_released(reply)
-        if released.backlog or self._has_news:
-            self.wanted = True  # something came while it was given back
+        if released.backlog or self._has_news or self.courier.holds:
+            self.wanted = True  # something came while it was given back, or is still owed
         if released.ours:
             self.leaving = ""
             self._must_read = True

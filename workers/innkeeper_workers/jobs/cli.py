@@ -75,6 +75,7 @@ def _work(redis: str) -> None:
         serializer="json",
         exception_handlers=[abandoned],
         maintenance_interval=_LOOK_AFTER_DEAD_S,
+        worker_ttl=_LOOK_AFTER_DEAD_S + 15,  # rq waits for a job for 15 s less, and looks only in between
         job_monitoring_interval=_HEARTBEAT_S,
         work_horse_killed_handler=killed,
     )
