@@ -187,8 +187,10 @@ class NoWatchdog:
 class NotedFleet(Fleet):
     """A fleet that its process knows."""
 
-    def __init__(self, rooms: dict[str, type[Room]], where: Where, times: LeaseTimes, durability: Durability) -> None:
-        super().__init__(rooms, where, times, durability)
+    def __init__(
+        self, rooms: dict[str, type[Room]], where: Where, times: LeaseTimes, durability: Durability, url: str
+    ) -> None:
+        super().__init__(rooms, where, times, durability, url)
         role = PROCESS.get()
         assert isinstance(role, WorkerRole)
         role.fleet = self
