@@ -25,6 +25,8 @@ HOP_HEADERS: Final = frozenset(
 _OWN_HEADERS = HOP_HEADERS | {"content-length", "date", "server"}
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _VALUE = re.compile(r"[\t\x20-\x7e]*")
+_METHOD = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,64}")
+_PATH = re.compile(r"/[^\s#\x00-\x1f\x7f]*")
 _FIRST_STATUS, _LAST_STATUS = 200, 599
 
 
@@ -105,6 +107,41 @@ class Request:
         head, _, body = data.partition(b"\n")
         method, path, query, headers, user = orjson.loads(head)
         return cls(method, path, query_all=query, headers=headers, body=body, user=User(*user))
+
+
+def new_request(
+    method: str,
+    path: str,
+    *,
+    body: Any = b"",
+    headers: Mapping[str, str] | None = None,
+    query: Mapping[str, Any] | Iterable[tuple[str, Any]] = (),
+) -> Request:
+    """Return a request that a program makes; its user is empty.
+
+    Args:
+        method: A word.
+        path: From a slash on, perhaps with a query.
+        body: bytes, str, or a JSON value; the last two get a ``content-type`` if the headers have none.
+        headers: Names in any case.
+        query: Follows that of the path.
+
+    Raises:
+        ValueError: The method or path is none.
+        OutputInvalid: The body is no JSON value, or over 1 MiB.
+    """
+    if not _METHOD.fullmatch(method) or not _PATH.fullmatch(path):
+        raise ValueError(f"{method!r} {path!r}: a method is a word, a path begins with / and has no blanks")
+    where, _, text = path.partition("?")
+    more = query.items() if isinstance(query, Mapping) else query
+    pairs = [*parse_query(text), *((str(name), str(value)) for name, value in more)]
+    given = {name.lower(): value for name, value in (headers or {}).items()}
+    data = body
+    if not isinstance(body, bytes):
+        natural, data = encode_body(body)
+        if natural:
+            given.setdefault("content-type", natural)
+    return Request(method, where, query_all=pairs, headers=given, body=data)
 
 
 class Response:

@@ -1,7 +1,6 @@
 """One room, as another program sees it."""
 
 import asyncio
-import re
 from collections.abc import AsyncIterator, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
@@ -13,14 +12,11 @@ from innkeeper.errors import NoAnswer
 from innkeeper.keys import room_keys
 from innkeeper.outside.ear import Ear, Output, Tap
 from innkeeper.posting import encode_post
-from innkeeper.request import HEAD_BYTES, Request, Response, encode_body, failure, parse_query
+from innkeeper.request import HEAD_BYTES, Response, failure, new_request
 
 if TYPE_CHECKING:
     from innkeeper.address import Address
     from innkeeper.outside.client import Innkeeper
-
-_METHOD = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,64}")
-_PATH = re.compile(r"/[^\s#\x00-\x1f\x7f]*")
 
 
 class Member(NamedTuple):
@@ -92,23 +88,16 @@ class OutsideRoom:
             NoAnswer: Not in time, or history was cut: it may have been handled, or may still be.
             RedisUnavailable: No answer from Redis; likewise.
         """
-        if not _METHOD.fullmatch(method) or not _PATH.fullmatch(path):
-            raise ValueError(f"{method!r} {path!r}: a method is a word, a path begins with / and has no blanks")
-        where, _, query = path.partition("?")
-        given = {name.lower(): value for name, value in (headers or {}).items()}
-        data = body if isinstance(body, bytes) else None
-        if data is None:
-            natural, data = encode_body(body)
-            given.setdefault("content-type", natural)
+        request = new_request(method, path, body=body, headers=headers)
         kind = await self._client.kind(self.address.kind)
         if kind is None:
             return failure(404, "unknown_kind")
         if kind.request_s is None:
             return failure(404, "no_requests")
-        if len(data) > kind.message_bytes:
+        if len(request.body) > kind.message_bytes:
             return failure(413, "body_too_large")
-        asked = Request(method, where, query_all=parse_query(query), headers=given, body=data).encode()
-        if len(asked) - len(data) > HEAD_BYTES:
+        asked = request.encode()
+        if len(asked) - len(request.body) > HEAD_BYTES:
             return failure(431, "headers_too_large")
         wait_s = kind.request_s if timeout_s is None else timeout_s
         return Response.decode(await self._client.ask(self.address, "request", asked, timeout_s=wait_s))

@@ -7,6 +7,7 @@ from innkeeper.testing.clients import Client, Closed
 from innkeeper.testing.clock import VirtualClock
 from innkeeper.testing.crashes import Diverged
 from innkeeper.testing.harness import RoomHarness
+from innkeeper.testing.jobs import Job
 from innkeeper.testing.stored import Commit
 
-__all__ = ["Client", "Closed", "Commit", "Diverged", "RoomHarness", "VirtualClock"]
+__all__ = ["Client", "Closed", "Commit", "Diverged", "Job", "RoomHarness", "VirtualClock"]

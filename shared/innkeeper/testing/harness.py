@@ -2,74 +2,29 @@
 
 import asyncio
 import itertools
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import orjson
 
 from innkeeper import codec, wire
-from innkeeper.activation import Activation
 from innkeeper.address import parse_address
 from innkeeper.close_codes import TOO_BIG
-from innkeeper.errors import LeaseLost
+from innkeeper.connection import User
+from innkeeper.jobs import Status
+from innkeeper.posting import encode_post
+from innkeeper.request import HEAD_BYTES, Response, failure, new_request
 from innkeeper.room import Room
 from innkeeper.state import State
 from innkeeper.testing.clients import Client, Closed
 from innkeeper.testing.clock import VirtualClock
 from innkeeper.testing.crashes import Fault, Script, check_crashes, check_duplicates
+from innkeeper.testing.jobs import Job, ending, jobs_of
+from innkeeper.testing.owner import Owner
 from innkeeper.testing.stored import Commit, StoredRoom
+from innkeeper.testing.telling import told
 from innkeeper.turn import DeadEvent
 from innkeeper.wire import InboxEvent
-
-_SHOWN_BYTES = 200
-
-
-class _Instance:
-    """An owner's room object; its commits count as long as nobody claims the room after it."""
-
-    def __init__(self, stored: StoredRoom, room_class: type[Room], now_us: int, condemned: dict[bytes, str]) -> None:
-        claimed, self._version = stored.claim(now_us=now_us)
-        self._stored = stored
-        self._token = claimed.token
-        self._handler_s = room_class.handler_s
-        self.is_started = False
-        self.activation = Activation(
-            stored.address, room_class, claimed, on_suspend=_nothing, on_resume=_nothing, condemned=condemned
-        )
-
-    async def start(self) -> None:
-        """Run on_create and on_start, unless they have run."""
-        if not self.is_started:
-            async with asyncio.timeout(self._handler_s):
-                await self.activation.start()
-            self.is_started = True
-
-    async def start_for(self, event: InboxEvent) -> None:
-        """Start for an event that concerns the room."""
-        if self._stored.is_created or not self.activation.concerns_nobody(event):
-            await self.start()
-
-    async def handle(self, event: InboxEvent) -> bool:
-        """Run an event; False where its hook took longer than it may: the instance cannot be used any more."""
-        activation = self.activation
-        try:
-            async with asyncio.timeout(self._handler_s):
-                rest = activation.handle(event)
-                if rest is not None:
-                    await rest
-        except TimeoutError:
-            activation.seal(f"the handler took longer than {self._handler_s:g} s")
-            return False
-        return True
-
-    def commit(self) -> Commit | None:
-        turn = self.activation.turn
-        if turn.is_empty:
-            return None
-        commit = self._stored.commit(turn, token=self._token, version=self._version, created=self.is_started)
-        self._version += 1
-        turn.clear()
-        return commit
 
 
 class RoomHarness:
@@ -100,8 +55,10 @@ class RoomHarness:
         self._address = parse_address(f"{room_class.kind}/{name}")
         self._state = state
         self._stored = StoredRoom(self._address, state)
-        self._instance: _Instance | None = None
+        self._instance: Owner | None = None
         self._ids = itertools.count(1)
+        self._request_ids = itertools.count(1)
+        self._answers: dict[bytes, Response] = {}
         self._running = asyncio.Lock()
         self._dead_seen_count = 0
         self._fault: Fault = ""
@@ -127,6 +84,76 @@ class RoomHarness:
         if client.is_open:
             client.has_left = True
             await self._push("leave", client.id)
+
+    async def request(
+        self,
+        method: str,
+        path: str = "/",
+        *,
+        body: Any = b"",
+        headers: Mapping[str, str] | None = None,
+        query: Mapping[str, Any] | Iterable[tuple[str, Any]] = (),
+        user: User | None = None,
+    ) -> Response:
+        """Ask the room's ``on_request`` and return its answer, or what an edge answers in its place (404, 413, 431).
+
+        Args:
+            method: ``GET``, ``POST`` …
+            path: From a slash on, perhaps with a query.
+            body: bytes, str, or a JSON value.
+            headers: Given to the handler with names in lower case.
+            query: More of the query, by name or as pairs.
+            user: Who asks; as without authentication if not given: the name is that of the query, or ``guest``.
+
+        Raises:
+            ValueError: The method or path is none; OutputInvalid for the body.
+            Exception: Whatever on_create or on_start raise; the request waits for the next call.
+        """
+        asked = new_request(method, path, body=body, headers=headers, query=query)
+        asked.user = user or User("", asked.query.get("name") or "guest")
+        if self.room_class.on_request is Room.on_request:
+            return failure(404, "no_requests")
+        if len(asked.body) > self.room_class.message_bytes:
+            return failure(413, "body_too_large")
+        data = asked.encode()
+        if len(data) - len(asked.body) > HEAD_BYTES:
+            return failure(431, "headers_too_large")
+        request_id = f"q-{next(self._request_ids):012x}"
+        await self._push("request", request_id, data)
+        return self._answers.pop(request_id.encode())
+
+    async def post(self, value: Any, sender: str = "") -> None:
+        """Post a value to the room, as another room or a program does.
+
+        Args:
+            value: JSON, at most 1 MiB.
+            sender: The address of the room that posts; empty for a program.
+
+        Raises:
+            InvalidAddress: The sender is no address.
+            OutputInvalid: The value is not JSON, or too large.
+            Exception: Whatever on_create or on_start raise; the post waits for the next call.
+        """
+        if sender:
+            parse_address(sender)
+        await self._push("post", "-", encode_post(sender, value))
+
+    async def finish(self, job_id: str, value: Any = None, *, status: Status | None = None, error: str = "") -> None:
+        """Let a job end; its result comes to ``on_job``, unless the room does not wait for it any more.
+
+        A value that is not JSON, or over 1 MiB, makes it a failure, as it does for a real job.
+
+        Args:
+            job_id: One of :attr:`jobs`.
+            value: What it returned, if it is done.
+            status: How it ended; ``failed`` where only an error is given, else ``done``.
+            error: What went wrong.
+
+        Raises:
+            ValueError: The room has no such job, or a job cannot end so.
+            Exception: Whatever on_start raises; the result waits for the next call.
+        """
+        await self._push("job", "-", ending(self.jobs, job_id, value=value, status=status or "", error=error))
 
     async def sleep(self) -> None:
         """Put the room to sleep as where it is idle: on_sleep, a commit, and the instance is gone. Sockets stay."""
@@ -170,8 +197,16 @@ class RoomHarness:
 
     @property
     def outbox(self) -> list[tuple[str, str, Any]]:
-        """What the room owes to the outside: kind, target, JSON value."""
-        return [(kind, target, orjson.loads(data)) for kind, target, data in self._stored.outbox]
+        """What the room owes to the outside, never taken out: kind, target, JSON value.
+
+        Kinds: ``post``; ``job``, with the function as target; ``cancel`` of a job, with its id as target and None.
+        """
+        return [(kind, target, orjson.loads(data or b"null")) for kind, target, data in self._stored.outbox]
+
+    @property
+    def jobs(self) -> list[Job]:
+        """All jobs that the room ever put into the queue, in order."""
+        return list(jobs_of(self._stored))
 
     @property
     def address(self) -> str:
@@ -192,8 +227,8 @@ class RoomHarness:
         """
         unseen = self._stored.dead[self._dead_seen_count :]
         if unseen:
-            told = [f"{self._told(dead.kind, dead.connection, dead.data)}: {dead.error}" for dead in unseen]
-            texts = [f"{line}\n{dead.traceback}" for line, dead in zip(told, unseen, strict=True)]
+            lines = [f"{self._told(dead.kind, dead.connection, dead.data)}: {dead.error}" for dead in unseen]
+            texts = [f"{line}\n{dead.traceback}" for line, dead in zip(lines, unseen, strict=True)]
             raise AssertionError(
                 f"{self._address}: {len(unseen)} events failed, and nobody looked\n" + "\n".join(texts)
             )
@@ -204,9 +239,7 @@ class RoomHarness:
 
     def _told(self, kind: bytes, connection: bytes, data: bytes) -> str:
         names = {client.id.encode(): client.name for client in self.clients}
-        who = names.get(connection, connection.decode())
-        shown = data[:_SHOWN_BYTES].decode(errors="replace") if kind != b"join" else ""
-        return f"{kind.decode()} of {who} {shown}".rstrip()
+        return told(kind, names.get(connection, connection.decode()), data)
 
     # --- whole histories ------------------------------------------------------------------------------------------
     async def crash_everywhere(self, script: Script) -> None:
@@ -256,7 +289,7 @@ class RoomHarness:
                     self._instance = None
                 self._deliver(commit)
 
-    async def _handled(self, event: InboxEvent) -> _Instance:
+    async def _handled(self, event: InboxEvent) -> Owner:
         """Return the owner after it has run an event."""
         owner = self._instance = self._instance or self._claimed()
         await owner.start_for(event)
@@ -267,7 +300,7 @@ class RoomHarness:
             stale, owner = owner, self._claimed()
             self._instance = owner
             if await stale.handle(event):
-                _must_be_refused(stale)
+                stale.must_be_refused()
         await owner.start_for(event)
         if not await owner.handle(event):
             why = f"the handler took longer than {self.room_class.handler_s:g} s"
@@ -275,8 +308,8 @@ class RoomHarness:
             owner.activation.condemn(event, why)
         return owner
 
-    def _claimed(self, condemned: dict[bytes, str] | None = None) -> _Instance:
-        return _Instance(self._stored, self.room_class, self.clock.now_us, condemned or {})
+    def _claimed(self, condemned: dict[bytes, str] | None = None) -> Owner:
+        return Owner(self._stored, self.room_class, self.clock.now_us, condemned or {})
 
     async def _fire(self, until_us: int) -> None:
         while (fired := self._stored.fire(until_us=until_us)) is not None:
@@ -297,6 +330,8 @@ class RoomHarness:
             elif verb in (b"text", b"binary", b"error"):
                 for client in self._addressed(rest):
                     client.received.append(codec.decode(self.room_class.codec, binary=verb == b"binary", data=body))
+            elif verb == b"answer":
+                self._answers[rest] = Response.decode(body)
             elif verb in (b"close", b"move"):
                 for client in self._addressed(rest):
                     self._end(client, verb, body)
@@ -315,15 +350,3 @@ class RoomHarness:
         joins = {int(join) for join in address[1:].split(b",") if join}
         is_only = address[:1] == b"+"
         return [client for client in self.clients if client.is_open and (client.join in joins) == is_only]
-
-
-def _must_be_refused(stale: _Instance) -> None:
-    try:
-        stale.commit()
-    except LeaseLost:
-        return
-    raise AssertionError("the commit of an owner that was replaced was taken")
-
-
-def _nothing() -> None:
-    pass
