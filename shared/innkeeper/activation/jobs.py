@@ -53,11 +53,11 @@ class JobEvents:
 
     async def _end(self, event: "InboxEvent", job_id: str, status: str, value: object, error: str) -> None:
         hooks = self._hooks
-        assert hooks.room is not None  # noqa: S101 - no event comes before the start
         function = self._timetable.take_job(job_id)
         if function is None:
-            self.void_count += 1
+            self.void_count += 1  # perhaps in a room that was destroyed, which it does not start anew
             return
+        assert hooks.room is not None  # noqa: S101 - no event that concerns the room comes before the start
         hooks.settle()  # whatever the hook does, the job is over
         result = JobResult(job_id, function, status, value, error)  # type: ignore[arg-type] # as it came
         try:

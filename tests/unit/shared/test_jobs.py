@@ -127,6 +127,14 @@ async def test_a_destroyed_room_cancels_its_jobs() -> None:
     assert turn.outbox == [("cancel", job_id, b"")]
 
 
+async def test_a_result_for_a_room_that_does_not_start_for_it_is_void() -> None:
+    """One that was destroyed, or has nothing to wait for, is not started by a late result."""
+    stage = Stage(Desk)
+    assert stage.activation.concerns_nobody(stage.event("job", "-", outcome("x", "done", value=1)))
+    turn = await stage.handle("job", connection="-", data=outcome("x", "done", value=1))
+    assert (len(turn.consumed), turn.dead, stage.activation.void_count) == (1, [], 1)
+
+
 async def test_a_room_waits_for_so_many_jobs() -> None:
     """One more than 1,000 is an error of the hook."""
     stage = await staged(Desk)
