@@ -1,10 +1,13 @@
 """The rooms in examples/, tested as a user would test them."""
 
 import importlib.util
+from base64 import b64decode
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image, UnidentifiedImageError
 from pycrdt import Doc, Text, create_update_message
 
 from innkeeper.testing import Client, Diverged, RoomHarness
@@ -137,6 +140,43 @@ async def test_cursors() -> None:
     assert seen == ["ann", "bob"]
     with pytest.raises(Diverged, match="in commit 5"):
         await room.crash_everywhere(point)
+
+
+async def test_thumbnail() -> None:
+    """A picture is made small by a job and shown to all, a newcomer too; who asked hears of what goes wrong."""
+    module = module_of("thumbnail")
+    large = BytesIO()
+    Image.new("RGB", (400, 200), "red").save(large, "PNG")
+
+    async def show(room: RoomHarness) -> None:
+        ann, bob = await room.join("ann"), await room.join("bob")
+        await ann.send("no picture")
+        await ann.send(large.getvalue())
+        await ann.send(b"no picture either")
+        good, bad = room.jobs
+        assert [job.function for job in room.jobs] == ["example_thumbnail:shrink"] * 2
+        with pytest.raises(UnidentifiedImageError) as raised:
+            module.shrink(*bad.args)
+        await room.finish(bad.id, error=type(raised.value).__name__)
+        await room.finish(good.id, module.shrink(*good.args, **good.kwargs))
+        assert [frame["type"] for frame in ann.received] == [
+            "error", "working", "working", "working", "error", "working", "picture",
+        ]  # fmt: skip
+        assert [frame["count"] for frame in bob.received[:-1]] == [1, 2, 1, 0]
+        eve = await room.join("eve")
+        assert eve.received == [bob.received[-1]]
+        with Image.open(BytesIO(b64decode(eve.received[0]["png"]))) as small:
+            assert (small.format, small.size) == ("PNG", (160, 80))
+        await bob.send(large.getvalue())
+        await room.leave(bob)
+        await room.clock.advance(2 * 3600)
+
+    room = RoomHarness(module.Thumbnail)
+    await show(room)
+    room.check()
+    assert room.state["asked"] == {}
+    await room.crash_everywhere(show)
+    await room.duplicate_owner(show)
 
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in EXAMPLES.glob("*.py")))

@@ -1,16 +1,22 @@
 """The Python in README.md and docs/*.md: it runs, the rooms it defines are played with, and its tests pass."""
 
-import datetime as dt
 import inspect
 import re
 import subprocess
 import sys
+from collections.abc import Awaitable, Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
+from unittest.mock import create_autospec
 
 import pytest
 
-from innkeeper import Room
+import innkeeper.client
+from innkeeper import Innkeeper, Response, Room, User
+from innkeeper.outside.ear import Output
+from innkeeper.outside.room import Member, OutsideRoom, Tail
+from innkeeper.outside.sync import SyncInnkeeper, SyncRoom
 from innkeeper.testing import RoomHarness
 
 ROOT = Path(__file__).parents[3]
@@ -29,15 +35,58 @@ def snippets() -> list[Any]:
     return found
 
 
-def rooms_of(page: Path, line: int, code: str) -> dict[str, type[Room[Any]]]:
-    """Run a snippet; return the rooms it defines. Errors name the page's lines."""
+def run(page: Path, line: int, code: str) -> dict[str, Any]:
+    """Run a snippet; return what it defines. Errors name the page's lines."""
     names: dict[str, Any] = {"__name__": f"snippet_{line}"}
     exec(compile("\n" * (line - 1) + code, str(page), "exec"), names)  # noqa: S102 - our own pages
+    return names
+
+
+def rooms_of(page: Path, line: int, code: str) -> dict[str, type[Room[Any]]]:
+    """Run a snippet; return the rooms it defines."""
     return {
         name: value
-        for name, value in names.items()
+        for name, value in run(page, line, code).items()
         if inspect.isclass(value) and issubclass(value, Room) and value is not Room
     }
+
+
+Programs = SimpleNamespace
+
+
+@pytest.fixture(autouse=True)
+def programs(monkeypatch: pytest.MonkeyPatch) -> Programs:
+    """Let programs of the pages connect to stand-ins that take only calls that the real ones take."""
+    tail = create_autospec(Tail, instance=True)
+    tail.__aenter__.return_value = tail
+    tail.__aiter__.return_value = [Output("5-1", "text *", b'"hello"')]
+    outside = create_autospec(OutsideRoom, instance=True)
+    outside.request.return_value = Response({"id": 7}, 201)
+    outside.state.return_value = {"topics": 1}
+    outside.members.return_value = [Member("c-1", User("", "ann"), 1, None, frozenset())]
+    outside.tail.return_value = tail
+    inn = create_autospec(Innkeeper, instance=True)
+    inn.__aenter__.return_value = inn
+    inn.room.return_value = outside
+    sync = create_autospec(SyncRoom, instance=True)
+    sync_inn = create_autospec(SyncInnkeeper, instance=True)
+    sync_inn.__enter__.return_value = sync_inn
+    sync_inn.room.return_value = sync
+    member = create_autospec(innkeeper.client.Room, instance=True)
+    member.__aenter__.return_value = member
+    member.__aiter__.return_value = [{"text": "welcome"}]
+    member.send.side_effect = lambda _: _accepted()
+    for place, name, made in (
+        (Innkeeper, "connect", inn),
+        (Innkeeper, "connect_sync", sync_inn),
+        (innkeeper.client, "connect", member),
+    ):
+        monkeypatch.setattr(place, name, create_autospec(getattr(place, name), return_value=made))
+    return SimpleNamespace(outside=outside, sync=sync, member=member)
+
+
+async def _accepted() -> None:
+    """Stand for what ``send`` of a client returns."""
 
 
 @pytest.mark.parametrize(("page", "line", "code"), snippets())
@@ -46,46 +95,149 @@ def test_every_snippet_runs(page: Path, line: int, code: str) -> None:
     assert bool(rooms_of(page, line, code)) == ("(Room" in code)
 
 
-SAID: dict[str, tuple[Any, Any]] = {
-    "Counter": ("x", {"count": 1, "by": "ann"}),
-    "Chat": ({"text": "hi"}, {"from": "ann", "text": "hi"}),
-    "Board": ({"type": "move", "x": 1, "y": 2}, {"type": "at", "x": 1, "y": 2}),
-    "Poll": ("tea", {"tea": 1}),
-    "Table": ({"points": 2}, {"score": {"ann": 2}}),
-    "Door": ("open", "open"),
-    "Auction": (dt.timedelta(hours=1, seconds=1), {"closed": True}),
-    "Forgetful": ("x", 1),
-    "Careful": ("x", 1),
+Play = Callable[[RoomHarness], Awaitable[None]]
+
+
+def says(message: Any, answer: Any) -> Play:
+    """Return a history: somebody joins and says something, and the room says that at last."""
+
+    async def play(room: RoomHarness) -> None:
+        ann = await room.join("ann")
+        ann.take()
+        await ann.send(message)
+        assert ann.take()[-1] == answer
+
+    return play
+
+
+async def auction(room: RoomHarness) -> None:
+    """Let the timers run when the page says, until none is left."""
+    ann = await room.join("ann")
+    await ann.send(7)
+    await room.clock.advance(1250)
+    assert ann.take() == [{"best": 7}, {"text": "still open"}, {"text": "still open"}]
+    await room.clock.advance(10_000)
+    assert ann.take()[-1] == {"closed": True}
+    assert not room._stored.timers
+
+
+async def guestbook(room: RoomHarness) -> None:
+    """Write into it and read it, as a page would by fetch()."""
+    ann = await room.join("ann")
+    written = await room.request("POST", body={"text": "hi"})
+    assert (written.status, written.json(), ann.take()) == (201, {"posts": 1}, [{"posts": 1}])
+    assert (await room.request("POST", body=b"{no")).status == 400
+    read = await room.request("GET")
+    assert (read.status, read.json()) == (200, [{"text": "hi"}])
+
+
+async def player(room: RoomHarness) -> None:
+    """Let one score."""
+    ann = await room.join("ann")
+    await ann.send({"score": 3})
+    assert room.outbox == [("post", "lobby/main", {"sender": room.address, "value": {"score": 3}})]
+
+
+async def lobby(room: RoomHarness) -> None:
+    """Bring what players post."""
+    ann = await room.join("ann")
+    await room.post({"score": 3}, sender="player/bob")
+    assert (ann.take(), room.state) == ([{"from": "player/bob", "score": 3}], {"player/bob": 3})
+
+
+async def report(room: RoomHarness) -> None:
+    """Let a job end well and another one badly."""
+    ann = await room.join("ann")
+    await ann.send({"text": "three short words"})
+    (first,) = room.jobs
+    assert (first.function.partition(":")[2], first.args, first.timeout_s) == (
+        "count_words",
+        ("three short words",),
+        20,
+    )
+    await room.finish(first.id, 3)
+    await ann.send({"text": ""})
+    await room.finish(room.jobs[1].id, error="it died")
+    assert ann.take() == [{"words": 3}, {"error": "it died"}]
+
+
+async def thumbs(room: RoomHarness) -> None:
+    """Have a picture made small, fetched and forgotten."""
+    ann = await room.join("ann")
+    await ann.send("large.png")
+    await room.finish(room.jobs[0].id, "small.png")
+    assert ann.take() == [{"small": "small.png"}]
+    assert (await room.request("GET", "/last")).text() == "small.png"
+    await room.post("forget", sender="gallery/main")
+    assert (await room.request("GET", "/last")).status == 204
+
+
+PLAYS: dict[str, Play] = {
+    "Counter": says("x", {"count": 1, "by": "ann"}),
+    "Chat": says({"text": "hi"}, {"from": "ann", "text": "hi"}),
+    "Board": says({"type": "move", "x": 1, "y": 2}, {"type": "at", "x": 1, "y": 2}),
+    "Poll": says("tea", {"tea": 1}),
+    "Table": says({"points": 2}, {"score": {"ann": 2}}),
+    "Door": says("open", "open"),
+    "Auction": auction,
+    "Guestbook": guestbook,
+    "Player": player,
+    "Lobby": lobby,
+    "Report": report,
+    "Thumbs": thumbs,
+    "Forgetful": says("x", 1),
+    "Careful": says("x", 1),
 }
-"""What each room of the pages is told, or how long it is left alone, and what it says to that at last."""
+"""What happens to each room of the pages."""
 
 
 @pytest.mark.parametrize(("page", "line", "code"), snippets())
 async def test_the_rooms_of_the_pages_do_what_they_say(page: Path, line: int, code: str) -> None:
-    """Each is joined and spoken to; one that is not in the table above fails."""
+    """Each is played with, also under crashes; one that is not in the table above fails."""
     for name, room_class in rooms_of(page, line, code).items():
-        message, answer = SAID[name]
+        assert name in PLAYS, f"{page.name}:{line} defines {name}: tell in PLAYS what happens to it"
         room = RoomHarness(room_class)
-        ann = await room.join("ann")
-        ann.take()
-        if isinstance(message, dt.timedelta):
-            await room.clock.advance(message.total_seconds())
-        else:
-            await ann.send(message)
-        assert ann.take()[-1] == answer, name
+        await PLAYS[name](room)
         room.check()
+        await room.crash_everywhere(PLAYS[name])
+        await room.duplicate_owner(PLAYS[name])
 
 
-async def test_the_auction_of_the_pages_closes() -> None:
-    """Its timers run when the page says."""
-    page, line, code = next(found.values for found in snippets() if "class Auction" in str(found.values[2]))
-    room = RoomHarness(rooms_of(page, line, code)["Auction"])
-    ann = await room.join("ann")
-    await room.clock.advance(1250)
-    assert ann.take() == [{"text": "still open"}] * 2
-    await room.clock.advance(10_000)
-    assert ann.take()[-1] == {"closed": True}
-    assert not room._stored.timers
+def test_every_play_is_of_a_room() -> None:
+    """What is in no page any more is not in the table either."""
+    assert set(PLAYS) == {name for found in snippets() for name in rooms_of(*found.values)}
+
+
+# --- programs ---------------------------------------------------------------------------------------------------------
+def function_of(page: str, name: str) -> Any:
+    """Return a function that a snippet of a page defines."""
+    (found,) = [each for each in snippets() if each.values[0].name == page and f"def {name}(" in each.values[2]]
+    return run(*found.values)[name]
+
+
+async def test_the_program_of_outside_md(programs: Programs, capsys: pytest.CaptureFixture[str]) -> None:
+    """Every call in it is one that there is, and it prints what came."""
+    await function_of("outside.md", "main")()
+    room = programs.outside
+    room.post.assert_awaited_once_with({"text": "the deploy is done"})
+    room.destroy.assert_awaited_once_with()
+    assert capsys.readouterr().out.splitlines() == [
+        "201 {'id': 7}", "{'topics': 1} ['ann']", "5-1 text * b'\"hello\"'",
+    ]  # fmt: skip
+
+
+async def test_the_program_without_await_of_outside_md(programs: Programs) -> None:
+    """It runs as it is read."""
+    (found,) = [each for each in snippets() if "connect_sync" in each.values[2]]
+    run(*found.values)
+    programs.sync.post.assert_called_once_with({"text": "hello"})
+
+
+async def test_the_bot_of_clients_md(programs: Programs, capsys: pytest.CaptureFixture[str]) -> None:
+    """It says hello and prints what it hears."""
+    await function_of("clients.md", "greet")("ws://127.0.0.1:8000/parties/chat/lobby")
+    programs.member.send.assert_called_once_with({"text": "hello"})
+    assert capsys.readouterr().out == "{'text': 'welcome'}\n"
 
 
 def test_the_tests_of_the_pages_pass(tmp_path: Path) -> None:
