@@ -3,9 +3,15 @@
 import random
 from typing import Any
 
-from innkeeper import Connection, Event, Refused, Room, functions
+from innkeeper import Connection, Event, JobResult, Refused, Request, Response, Room, functions, job
 from innkeeper.keys import room_keys
 from innkeeper.testing import Client, RoomHarness
+
+
+@job
+def work(number: int) -> int:
+    """Stand for a job; histories say what it returns."""
+    return number
 
 
 class Anything(Room):
@@ -36,7 +42,7 @@ class Anything(Room):
         self.state.pop(f"key{chance.randrange(5)}", None)
         conn.state["n"] += 1
         others = list(self.connections)
-        match chance.randrange(9):
+        match chance.randrange(10):
             case 0:
                 raise ValueError(message)
             case 1:
@@ -46,13 +52,48 @@ class Anything(Room):
             case 3:
                 chance.choice(others).close(4000 + chance.randrange(10), "by chance")
             case 4:
-                self._context.owe("post", "other/room", b'"%d"' % chance.randrange(99))
+                self.post("other/room", chance.randrange(99))
             case 5:
                 conn.tags.add(self.new_id())
             case 6 if chance.random() < 0.3:
                 self.destroy()
+            case 7:
+                self.state[self.enqueue(work, chance.randrange(99), timeout=3, deadline=5)] = message
             case _:
                 self.broadcast([message, chance.random()])
+
+    def on_request(self, request: Request) -> Any:
+        """Answer this way or that, fail, or end."""
+        self.state["asked"] = [request.path, self.new_id()]
+        match self.random.randrange(6):
+            case 0:
+                raise ValueError(request.path)
+            case 1:
+                return Response(request.body, 201, {"x-id": self.new_id()})
+            case 2 if self.random.random() < 0.2:
+                self.destroy()
+            case 3:
+                self.enqueue(work, request.path)
+            case _:
+                pass
+        return request.json()
+
+    def on_post(self, sender: str, message: Any) -> None:
+        """Keep it, fail, or post on."""
+        self.state["posted"] = [sender, message, self.now()]
+        match self.random.randrange(3):
+            case 0:
+                raise ValueError(message)
+            case 1:
+                self.post(sender or "other/room", self.new_id())
+            case _:
+                self.broadcast(message)
+
+    def on_job(self, result: JobResult) -> None:
+        """Show it, or fail."""
+        self.broadcast([self.state.pop(result.id, None), result.status, result.value, result.error])
+        if self.random.random() < 0.2:
+            raise ValueError(result.status)
 
     def on_leave(self, conn: Connection) -> None:
         """Show it."""
@@ -63,7 +104,7 @@ class Anything(Room):
         self.state["errors"] = [str(error), event.id, self.new_id()]
 
 
-def history(seed: int, *, length: int = 60) -> Any:
+def history(seed: int, *, length: int = 90) -> Any:
     """Return a script of random events; the seed says which."""
 
     async def script(room: RoomHarness) -> None:
@@ -80,6 +121,13 @@ def history(seed: int, *, length: int = 60) -> Any:
                 await room.clock.advance(chance.random() * 10)
             elif what < 0.4:
                 await chance.choice(clients).send_frame("{no" if chance.random() < 0.5 else b"\x00\x01")
+            elif what < 0.5:
+                await room.request("POST", f"/{n}", body=b"{no" if chance.random() < 0.3 else {"n": n})
+            elif what < 0.6:
+                await room.post(n, sender=chance.choice(["", "player/bob"]))
+            elif what < 0.7 and room.jobs:
+                how: dict[str, Any] = chance.choice([{"value": n}, {"error": f"{n}"}, {"status": "timeout"}])
+                await room.finish(chance.choice(room.jobs).id, **how)
             else:
                 await chance.choice(clients).send(chance.choice([n, str(n), {"n": n}, None]))
 

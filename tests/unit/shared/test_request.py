@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from innkeeper import OutputInvalid, Request, RequestInvalid, Response, Room, User
-from innkeeper.request import failure, response_of
+from innkeeper.request import failure, new_request, response_of
 
 
 def test_a_request_travels_whole() -> None:
@@ -17,6 +17,40 @@ def test_a_request_travels_whole() -> None:
     got = Request.decode(sent.encode())
     assert [getattr(got, name) for name in Request.__slots__] == [getattr(sent, name) for name in Request.__slots__]
     assert got.query == {"q": "2\n"}
+
+
+@pytest.mark.parametrize(
+    ("body", "headers", "expected"),
+    [
+        (b"\x00", {}, (b"\x00", {})),
+        (b"", {"X-A": "1"}, (b"", {"x-a": "1"})),
+        (None, {}, (b"", {})),
+        ("é", {}, ("é".encode(), {"content-type": "text/plain; charset=utf-8"})),
+        ([1], {}, (b"[1]", {"content-type": "application/json"})),
+        ([1], {"Content-Type": "a/b"}, (b"[1]", {"content-type": "a/b"})),
+    ],
+)
+def test_a_request_of_a_program(body: Any, headers: dict[str, str], expected: Any) -> None:
+    """What it gives as a body tells its type, unless the program does."""
+    made = new_request("POST", "/a/b", body=body, headers=headers)
+    assert (made.body, made.headers) == expected
+    assert (made.method, made.path, made.query_all, made.user) == ("POST", "/a/b", [], User("", ""))
+
+
+def test_the_query_of_a_request_of_a_program() -> None:
+    """It stands in the path, or is given; what is given follows, as text."""
+    made = new_request("GET", "/a?x=1&y=%20", query={"x": 2})
+    assert (made.path, made.query_all, made.query) == ("/a", [("x", "1"), ("y", " "), ("x", "2")], {"x": "2", "y": " "})
+    assert new_request("GET", "/", query=[("x", "1"), ("x", "2")]).query_all == [("x", "1"), ("x", "2")]
+
+
+@pytest.mark.parametrize(("method", "path"), [("", "/"), ("G T", "/"), ("GET", "a"), ("GET", "/a b"), ("GET", "/#a")])
+def test_requests_that_no_program_can_make(method: str, path: str) -> None:
+    """They would not pass as HTTP."""
+    with pytest.raises(ValueError, match="a method is a word, a path begins with / and has no blanks"):
+        new_request(method, path)
+    with pytest.raises(OutputInvalid):
+        new_request("POST", "/", body=object())
 
 
 def test_bodies_that_are_not_what_is_asked_for_say_so() -> None:

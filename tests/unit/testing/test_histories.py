@@ -32,5 +32,9 @@ async def test_histories_do_everything() -> None:
         await history(seed)(room)
         for commit in room.commits:
             seen |= {header.split(b" ")[0].decode() for header, _ in commit.outputs}
+            seen |= {f"owes {kind}" for kind, _, _ in commit.outbox}
+            seen |= {f"event {event.kind.decode()}" for event in commit.events}
             seen |= {name for name in ("state_del", "members_del", "outbox", "dead", "is_end") if getattr(commit, name)}
     assert seen >= {"join", "refuse", "text", "close", "state_del", "members_del", "outbox", "dead", "is_end"}
+    assert seen >= {"answer", "owes post", "owes job", "owes cancel"}
+    assert seen >= {f"event {kind}" for kind in ("request", "post", "job", "timer")}
