@@ -9,6 +9,7 @@ from innkeeper import wire
 from innkeeper.address import parse_address
 from innkeeper.errors import StateInvalid, StateTooLarge
 from innkeeper.state import encode
+from innkeeper.tags import Tags
 
 if TYPE_CHECKING:
     from innkeeper.context import RoomContext
@@ -69,7 +70,7 @@ class Connection:
         self.is_connected = True
         self._parting: tuple[int, str] | None = None
         self._state: Any = None
-        self._tags: set[str] = set()
+        self._tags = Tags()
         self._row = b""
 
     @property
@@ -86,8 +87,8 @@ class Connection:
         self._state = value
 
     @property
-    def tags(self) -> set[str]:
-        """Its tags: a durable set of text to change in place; see ``broadcast(tags=)`` and ``get_connections(tag)``."""
+    def tags(self) -> Tags:
+        """Its tags: a durable set, to change in place; see ``broadcast(tags=)`` and ``get_connections(tag)``."""
         self._context.check_open()
         self._context.touched.add(self)
         return self._tags
@@ -98,7 +99,7 @@ class Connection:
             raise TypeError(f"conn.tags = {tags!r}: it is a set of texts, one text would be a set of its letters")
         self._context.check_open()
         self._context.touched.add(self)
-        self._tags = set(tags)
+        self._tags = Tags(tags)
 
     def has_tag(self, tag: str) -> bool:
         """Return whether it has a tag."""
@@ -173,7 +174,7 @@ class Connection:
         """Restore the state as stored."""
         fields = orjson.loads(self._row) if self._row else {}
         self._state = fields.get("state")
-        self._tags = set(fields.get("tags", ()))
+        self._tags = Tags(fields.get("tags", ()))
         self._parting = _parting(fields)
 
     def to_row(self) -> bytes:
@@ -212,7 +213,7 @@ class Connection:
         connection.is_connected = fields.get("up", True)
         connection._parting = _parting(fields)
         connection._state = fields["state"]
-        connection._tags = set(fields.get("tags", ()))
+        connection._tags = Tags(fields.get("tags", ()))
         connection._row = row
         return connection
 

@@ -1,5 +1,6 @@
 """What a room's methods work on: its state, its members, and what the running event has asked for so far."""
 
+import hashlib
 import random
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from innkeeper.state import State
     from innkeeper.typed_state import TypedState
 
-_ID_BITS = 128
+_ID_DIGITS = 32
 
 
 class RoomContext:
@@ -28,6 +29,7 @@ class RoomContext:
         timers: The room's timers, and what the running event makes of them.
         touched: Members whose rows it may have changed.
         is_destroyed: Whether it asked for the room's end.
+        was_destroyed: Whether a hook of it that is settled did.
         sealed: Why the room object may not be used any more; empty while it may.
         outside: The hook that runs without an event, empty where there is one.
         moment: The id of the running event (``iseq-server µs``), or of the claim before the first.
@@ -44,11 +46,12 @@ class RoomContext:
         self.outbox: list[tuple[str, str, bytes]] = []
         self.touched: set[Connection] = set()
         self.timers = Timetable(self)
-        self.is_destroyed = False
+        self.is_destroyed = self.was_destroyed = False
         self.sealed = ""
         self.outside = ""
         self.moment = moment
-        self._seeded_by = b""
+        self._counted_for = self._seeded_by = b""
+        self._id_count = 0
         self._random: random.Random | None = None  # 2.5 kB, and few rooms want it
 
     def check_open(self) -> None:
@@ -72,8 +75,12 @@ class RoomContext:
         return self._random
 
     def new_id(self) -> str:
-        """Return 32 hex digits drawn from :attr:`random`."""
-        return f"{self.random.getrandbits(_ID_BITS):032x}"
+        """Return 32 hex digits that a second run of the same event makes again, whatever became of :attr:`random`."""
+        if self._counted_for != self.moment:
+            self._counted_for, self._id_count = self.moment, 0
+        self._id_count += 1
+        seed = f"{self.address} {self.moment.decode()} {self._id_count}"
+        return hashlib.sha256(seed.encode()).hexdigest()[:_ID_DIGITS]
 
     # --- what it may ask for --------------------------------------------------------------------------------------
     def add(self, output: tuple[bytes, bytes]) -> None:

@@ -17,6 +17,7 @@ from innkeeper.context import RoomContext
 from innkeeper.dispatch import Dispatch, find_handlers
 from innkeeper.errors import TimerInvalid
 from innkeeper.jobs import JobResult
+from innkeeper.limits import check_limits
 from innkeeper.posting import encode_post
 from innkeeper.request import REQUEST_S, Request, Response
 from innkeeper.state import State
@@ -24,9 +25,6 @@ from innkeeper.timers import Missed, Timer
 from innkeeper.typed_state import Shape, TypedState
 
 S = TypeVar("S", default=State)
-
-_MOST_REQUEST_S = 300.0
-_LONGEST_GRACE_S = 86_400
 
 
 class Event(NamedTuple):
@@ -103,13 +101,7 @@ class Room(Generic[S]):
             raise ValueError(f"{cls.__name__}.kind = {cls.kind!r}: it must match [a-z][a-z0-9_-]{{0,31}}")
         if cls.codec not in ("json", "raw"):
             raise ValueError(f'{cls.__name__}.codec = {cls.codec!r}: "json" or "raw"')
-        if not 1 <= cls.message_bytes <= 1_048_576:  # noqa: PLR2004 - the documented hard cap
-            raise ValueError(f"{cls.__name__}.message_bytes = {cls.message_bytes}: 1 to 1,048,576")
-        cls._check_count("backlog_count", cls.backlog_count)
-        if cls.max_connections is not None:
-            cls._check_count("max_connections", cls.max_connections)
-        cls._check_seconds("request_s", cls.request_s, _MOST_REQUEST_S)
-        cls._check_grace(cls.grace_s)
+        check_limits(cls)
         cls._dispatch = find_handlers(cls, has_on_message=cls.on_message is not Room.on_message)
         if cls._dispatch is not None and cls.codec == "raw":
             raise ValueError(f"{cls.__name__}: @on handlers need the json codec; raw messages have no type")
@@ -124,21 +116,6 @@ class Room(Generic[S]):
             cls._shape = None if shape is State else Shape(shape)
         elif not isinstance(shape, TypeVar):
             raise TypeError(f"{cls.__name__}(Room[{shape!r}]): the state is a class, not its name")
-
-    @classmethod
-    def _check_count(cls, name: str, value: object) -> None:
-        if not isinstance(value, int) or value < 1:  # users write what they like
-            raise ValueError(f"{cls.__name__}.{name} = {value!r}: a whole number from 1")
-
-    @classmethod
-    def _check_seconds(cls, name: str, value: object, most_s: float) -> None:
-        if not isinstance(value, int | float) or not 0 < value <= most_s:  # users write what they like
-            raise ValueError(f"{cls.__name__}.{name} = {value!r}: seconds above 0, at most {most_s:g}")
-
-    @classmethod
-    def _check_grace(cls, value: object) -> None:
-        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= _LONGEST_GRACE_S:
-            raise ValueError(f"{cls.__name__}.grace_s = {value!r}: seconds, 0 to {_LONGEST_GRACE_S}")
 
     @classmethod
     def _make_state(cls, stored: Mapping[str, bytes]) -> State | TypedState:
@@ -231,33 +208,50 @@ class Room(Generic[S]):
         return self._context.new_id()
 
     def broadcast(
-        self, value: Any, *, exclude: Connection | Iterable[Connection] = (), tags: str | Iterable[str] | None = None
+        self,
+        value: Any,
+        *,
+        exclude: Connection | str | Iterable[Connection | str] | None = None,
+        tags: str | Iterable[str] | None = None,
     ) -> None:
         """Send to all members, in one order that everybody sees; takes effect in the commit.
 
         Args:
             value: What the codec can send.
-            exclude: A member, or several, that do not get it.
+            exclude: A member, or several, that do not get it; themselves or their ids.
             tags: Only members with this tag, or at least one of these.
 
         Raises:
             OutputInvalid: The room's codec cannot send this value.
+            TypeError: ``exclude`` holds something else.
         """
         context = self._context
-        if tags is None and exclude == ():
+        if tags is None and (exclude is None or exclude == ()):
             context.send_to_all(value)
             return
-        excluded = {exclude} if isinstance(exclude, Connection) else set(exclude)
+        excluded = self._joins_of(exclude)
         if tags is None:
-            context.send(value, wire.address_all(conn.join for conn in excluded))
+            context.send(value, wire.address_all(excluded))
             return
         wanted = {tags} if isinstance(tags, str) else set(tags)
         chosen = [
             conn.join
             for conn in context.members.values()
-            if conn not in excluded and any(conn.has_tag(tag) for tag in wanted)
+            if conn.join not in excluded and any(conn.has_tag(tag) for tag in wanted)
         ]
         context.send(value, wire.address_only(*chosen), is_addressed=bool(chosen))
+
+    def _joins_of(self, some: Connection | str | Iterable[Connection | str] | None) -> set[int]:
+        """Return the joins of connections; those that are gone need no excluding."""
+        each = () if some is None else (some,) if isinstance(some, Connection | str) else some
+        found = set()
+        for entry in each:
+            conn: object = self._context.members.get(entry) if isinstance(entry, str) else entry
+            if isinstance(conn, Connection):
+                found.add(conn.join)
+            elif conn is not None:
+                raise TypeError(f"exclude: {conn!r} is neither a connection nor the id of one")
+        return found
 
     def post(self, target: str, value: Any) -> None:
         """Send a value to another room's ``on_post``; it leaves with the commit and arrives exactly once.

@@ -70,11 +70,20 @@ class State(MutableMapping[str, Any]):
         return key in self._values or (key in self._stored and key not in self._deleted)
 
     def __iter__(self) -> Iterator[str]:
-        yield from [key for key in self._stored if key not in self._deleted]
+        # Lazy where it can be: a list made for each first key would make some loops take the square of its length.
+        for key in self._stored:
+            if key not in self._deleted:
+                yield key
         yield from [key for key in self._values if key not in self._stored]
 
     def __len__(self) -> int:
-        return sum(1 for _ in self)
+        gone = sum(key in self._stored for key in self._deleted)
+        return len(self._stored) - gone + sum(key not in self._stored for key in self._values)
+
+    def clear(self) -> None:
+        """Delete all keys."""
+        for key in list(self):
+            del self[key]
 
     def __repr__(self) -> str:
         return f"State({dict(self)!r})"

@@ -106,6 +106,7 @@ class Hooks:
             context.outbox = []
         if context.timers.is_changed:
             context.timers.settle(self.turn)
+        context.was_destroyed = context.is_destroyed
 
     def _settle_state(self) -> None:
         context = self.context
@@ -130,7 +131,7 @@ class Hooks:
         context.outputs = []
         context.outbox = []
         context.timers.undo()
-        context.is_destroyed = False
+        context.is_destroyed = context.was_destroyed
 
     # --- failures -------------------------------------------------------------------------------------------------
     async def failed(self, event: "InboxEvent", connection: "Connection | None", error: Exception) -> None:

@@ -216,7 +216,7 @@ class Activation:
         self._hooks.turn.outbox += [("cancel", job_id, b"") for job_id in self.context.timers.jobs()]
         self._hooks.turn.end_room()
         self._timers.lost_after = None
-        self.context.is_destroyed = False
+        self.context.is_destroyed = self.context.was_destroyed = False
 
     def condemn(self, event: "InboxEvent", reason: str) -> None:
         """Put an event aside without running it: it never ended, or it killed its workers."""

@@ -71,12 +71,24 @@ async def seen(stage: Stage, line: str) -> Any:
         ("exclude=(c for c in room.connections if c is not conn)", [b"text -2,3,4,5"]),
         ("exclude=conn", [b"text -1"]),
         ("exclude=[]", [b"text *"]),
+        ("exclude=None", [b"text *"]),
+        ("exclude=conn.id", [b"text -1"]),
+        ("exclude=[conn.id, 'c3', 'nobody']", [b"text -1,3"]),
+        ("tags='red', exclude=['c3']", [b"text +2"]),
         ("", [b"text *"]),
     ],
 )
 async def test_whom_a_broadcast_reaches(call: str, headers: list[bytes]) -> None:
     """The worker names the members by their joins: those with at least one of the tags, without those excluded."""
     assert await addressed(await crowd(), f"room.broadcast(1, {call})") == headers
+
+
+@pytest.mark.parametrize("exclude", ["5", "[5]", "[None, object()]", "{'c1': 1}.items()"])
+async def test_what_cannot_be_excluded(exclude: str) -> None:
+    """Neither a connection nor an id: an error that says so, and nothing is sent."""
+    turn = await (await crowd()).say(f"room.broadcast(1, exclude={exclude})")
+    assert turn.dead[0].error.startswith("TypeError")
+    assert [header for header, _ in turn.outputs] == [b"text +1"]  # that the handler failed
 
 
 async def test_a_broadcast_to_nobody_is_still_looked_at() -> None:
@@ -195,6 +207,13 @@ async def test_new_ids_are_ids() -> None:
     assert all(len({text[place] for text in ids}) == 16 for place in range(32))
 
 
+async def test_new_ids_do_not_depend_on_chance() -> None:
+    """A handler that seeds its chance gets ids of its own all the same."""
+    stage = await crowd()
+    call = "room.random.seed(7); seen.append(room.new_id())"
+    assert len({await seen(stage, call) for _ in range(3)}) == 3
+
+
 async def test_the_time_of_a_start_is_the_claims() -> None:
     """Before the first event now() is when the worker took the room; in on_leave and on_error it is the event's."""
 
@@ -291,6 +310,20 @@ async def test_destroy_of_an_event_that_fails_is_undone() -> None:
     turn = await stage.say(f"{DOOM}; raise OSError")
     assert (turn.destroy, len(turn.dead), stage.members) == (False, 1, ["c1"])
     assert not (await stage.say("1")).destroy
+
+
+async def test_a_later_hook_that_fails_does_not_undo_the_end() -> None:
+    """Two members leave by one event: the one's on_leave ends the room, the other's fails."""
+
+    class Boss(Told):
+        def on_leave(self, conn: Connection) -> None:
+            if conn.id == "c1":
+                self.destroy()
+            else:
+                raise OSError("not this one")
+
+    stage = await staged(Boss, members={"c1": row(1), "c2": row(2)})
+    assert (await stage.handle("edge-gone", connection="-", edge="e1")).destroy
 
 
 async def test_a_leave_that_fails_does_not_keep_a_destroyed_room() -> None:

@@ -213,3 +213,32 @@ def test_it_behaves_like_a_dict_with_undo(plan: list[tuple[str, str, Any]]) -> N
                 del told[name]
             assert told == {name: orjson.dumps(kept) for name, kept in model.items()}
         assert (dict(state), len(state), set(state)) == (model, len(model), set(model))
+
+
+def test_a_large_state_is_cleared_and_walked_in_linear_time() -> None:
+    """Each key is looked at a few times, not once for every other key."""
+    stored = {f"k{n}": b"0" for n in range(20_000)}
+    state = State(stored, 10_000_000)
+    looks = 0
+
+    class Counted(str):
+        """A key that counts how often it is hashed."""
+
+        __slots__ = ()
+
+        def __hash__(self) -> int:
+            nonlocal looks
+            looks += 1
+            return super().__hash__()
+
+    state["new"] = 1
+    assert len(state) == 20_001
+    for _ in range(1_000):
+        assert next(iter(state)) == "k0"
+    state = State({Counted(key): data for key, data in stored.items()}, 10_000_000)
+    looks = 0
+    state.clear()
+    assert not state
+    assert len(state) == 0
+    assert looks < 20 * len(stored)
+    assert state.settle() == ({}, set(stored))
