@@ -76,7 +76,7 @@ async def test_yjs(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def test_yjs_cursors() -> None:
-    """An editor gets its own cursor back, or y-websocket would take its socket for dead; the others are told it goes."""
+    """An editor gets its own cursor back, or y-websocket would take its socket for dead; others are told it goes."""
     module = module_of("yjs")
     room = RoomHarness(module.Yjs)
     ann, bob = await room.join("ann"), await room.join("bob")
