@@ -19,7 +19,13 @@ WATCH = """
 window.errors = []
 addEventListener("error", (event) => errors.push(`${event.message} ${event.target.src ?? ""}`), true)
 addEventListener("unhandledrejection", (event) => errors.push(String(event.reason)))
+const { send } = WebSocket.prototype
+WebSocket.prototype.send = function (data) {
+  const isHello = window.hasForgotten && typeof data === "string" && data.startsWith("!")
+  send.call(this, isHello ? data.replace(/"last":"[^"]*"/, '"last":"0-0"') : data)
+}
 """
+FORGET = "window.hasForgotten = true; dispatchEvent(new Event('online')); 0"  # it comes back, from nowhere in the log
 STRANGERS = """performance.getEntriesByType("resource").map((entry) => entry.name)
   .filter((name) => !name.startsWith("data:") && new URL(name).host !== location.host)"""
 Open = Callable[..., Awaitable[Tab]]
@@ -69,6 +75,8 @@ async def test_cursors(tmp_path: Path) -> None:
         carl = await open_page("?name=carl")
         await carl.shows("document.querySelector('.cursor')?.innerText === 'ann'")
         assert await ann.run("document.querySelectorAll('.cursor').length") == 0
+        await carl.run(f"window.old = document.querySelector('.cursor'); {FORGET}")
+        await carl.shows("![old, null].includes(document.querySelector('.cursor'))")
         await ann.close()
         for tab in (bob, carl):
             await tab.shows(
@@ -133,9 +141,54 @@ async def test_thumbnail(tmp_path: Path) -> None:
         for tab in (ann, bob, carl):
             await tab.shows("document.querySelectorAll('#wall img').length === 1")
             assert await tab.run(red) == [160, 80, 0xC0, 0x39, 0x2B]
+        await carl.run(f"window.old = document.querySelector('#wall img'); {FORGET}")
+        await carl.shows("![old, null].includes(document.querySelector('#wall img'))")
         await bob.choose("#file", nonsense)
         await bob.shows("document.getElementById('status').textContent.includes('failed: UnidentifiedImageError')")
         assert await ann.run("document.getElementById('status').textContent") == ""
+
+
+def cell(number: int) -> str:
+    """Return the selector of a cell of the board."""
+    return f"#board button:nth-child({number + 1})"
+
+
+async def says(tab: Tab, text: str) -> None:
+    """Wait until the page's status is a text."""
+    await tab.shows(f"document.getElementById('status').textContent === '{text}'")
+
+
+@pytest.mark.xfail(strict=True, reason="conn.move of clients that speak innkeeper.v1 is not merged yet")
+async def test_tictactoe(tmp_path: Path) -> None:
+    """Two are taken from the lobby to a match and play until one has won; then a third and the winner play."""
+    async with pages_of("tictactoe", tmp_path) as open_page:
+        ann = await open_page()
+        await says(ann, "Waiting for another player: open this page once more.")
+        bob = await open_page()
+        for tab in (ann, bob):
+            await tab.shows("/^(Your|The other.s) turn/.test(document.getElementById('status').textContent)")
+        x, o = (
+            (ann, bob)
+            if await ann.run("document.getElementById('status').textContent.endsWith('(X).')")
+            else (bob, ann)
+        )
+        for player, number, mark in ((x, 0, "X"), (o, 3, "O"), (x, 1, "X"), (o, 4, "O")):
+            await says(player, f"Your turn ({mark}).")
+            await player.click(cell(number))
+            for tab in (x, o):
+                await tab.shows(f"document.querySelector('{cell(number)}').textContent === '{mark}'")
+        assert await o.run(f"document.querySelector('{cell(2)}').disabled")
+        await x.run(f"document.getElementById('status').textContent = ''; {FORGET}")
+        await says(x, "Your turn (X).")
+        await x.click(cell(2))
+        await says(x, "You won.")
+        await says(o, "You lost.")
+        await x.click("#again")
+        await says(x, "Waiting for another player: open this page once more.")
+        carl = await open_page()
+        for tab in (x, carl):
+            await tab.shows("/^(Your|The other.s) turn/.test(document.getElementById('status').textContent)")
+        await says(o, "You lost.")
 
 
 @pytest.fixture
