@@ -58,10 +58,9 @@ class Tab:
 
     async def click(self, selector: str) -> None:
         """Click into the middle of an element, as the mouse does."""
-        place = (
-            f"((box) => [box.x + box.width / 2, box.y + box.height / 2])({_element(selector)}.getBoundingClientRect())"
-        )
-        x, y = await self.run(place)
+        await self.run(f"{_element(selector)}.scrollIntoView({{ block: 'center' }})")
+        place = "[box.x + box.width / 2, box.y + box.height / 2]"
+        x, y = await self.run(f"((box) => {place})({_element(selector)}.getBoundingClientRect())")
         await self.point(x, y)
         for kind in ("mousePressed", "mouseReleased"):
             await self.call("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1)
