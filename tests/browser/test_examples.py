@@ -32,9 +32,9 @@ Open = Callable[..., Awaitable[Tab]]
 
 
 @asynccontextmanager
-async def pages_of(example: str, folder: Path) -> AsyncIterator[Open]:
+async def pages_of(example: str, folder: Path, examples: Path = ROOT / "examples") -> AsyncIterator[Open]:
     """Run an example; return what opens its page. At the end no page had an error or loaded from another host."""
-    target = str(ROOT / "examples" / f"{example}.py")
+    target = str(examples / f"{example}.py")
     options = ["--port", "0", "--data-dir", str(folder / "house"), "--no-reload", "--log-level", "info"]
     dev = await asyncio.to_thread(Role, ["dev", target, *options], folder / "dev.log")
     tabs = []
@@ -235,3 +235,14 @@ async def test_yjs(tmp_path: Path) -> None:
         carl = await open_page(condition=ready)
         for tab in (ann, bob, carl):
             await tab.shows(f"{VALUE} === 'zero two three'")
+
+
+async def test_yjs_without_its_packages(tmp_path: Path) -> None:
+    """The page says what to do."""
+    for name in ("yjs.py", "yjs.html"):
+        shutil.copy(ROOT / "examples" / name, tmp_path)
+    (tmp_path / "yjs").mkdir()
+    async with pages_of("yjs", tmp_path, tmp_path) as open_page:
+        tab = await open_page()
+        await says(tab, "A package of npm is missing: run npm install in the folder yjs, then start again.")
+        await tab.run("errors.length = 0")
