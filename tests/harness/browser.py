@@ -97,16 +97,18 @@ async def chromium(folder: Path) -> AsyncIterator[Callable[[str], Awaitable[Tab]
         program, *_QUIET, f"--user-data-dir={profile}", "about:blank",
         stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL,
     )  # fmt: skip
-    port_file = profile / "DevToolsActivePort"
-    await until(lambda: port_file.exists() and port_file.read_text().count("\n"), "Chromium is up", timeout_s=30)
-    base = f"http://127.0.0.1:{port_file.read_text().split()[0]}"
-    async with aiohttp.ClientSession() as session:
+    try:
+        port_file = profile / "DevToolsActivePort"
+        await until(lambda: port_file.exists() and port_file.read_text().count("\n"), "Chromium is up", timeout_s=30)
+        base = f"http://127.0.0.1:{port_file.read_text().split()[0]}"
+        async with aiohttp.ClientSession() as session:
 
-        async def open_one(url: str) -> Tab:
-            async with session.put(f"{base}/json/new?{url}") as answer:
-                target = await answer.json()
-            return Tab(await session.ws_connect(target["webSocketDebuggerUrl"]))
+            async def open_one(url: str) -> Tab:
+                async with session.put(f"{base}/json/new?{url}") as answer:
+                    target = await answer.json()
+                return Tab(await session.ws_connect(target["webSocketDebuggerUrl"]))
 
-        yield open_one
-    process.terminate()
-    await process.wait()
+            yield open_one
+    finally:
+        process.terminate()
+        await process.wait()
