@@ -13,7 +13,7 @@ BIN := .venv/bin
 help: ## Show this list
 	@sed -n 's/^\([a-z]*\):.*## /\1	/p' $(MAKEFILE_LIST) | expand -t 12
 
-dev: .venv/.ready ## Run everything here, with the rooms of EXAMPLE (default: chat)
+dev: .venv/.ready $(patsubst %/package.json,%/node_modules/.ready,$(wildcard examples/$(EXAMPLE)/package.json)) ## Run everything here, with the rooms of EXAMPLE (default: chat)
 	$(BIN)/innkeeper dev examples/$(EXAMPLE).py
 
 test: .venv/.ready ## Run the tests; FLAGS are given to pytest
@@ -83,4 +83,11 @@ wheel: .venv/.ready ## Build the wheel into dist/
 		|| { echo "Innkeeper needs Python 3.11 or newer; run: make PYTHON=/path/to/python3.11 $(MAKECMDGOALS)" >&2; exit 1; }
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[speed,dev,test]'
+	@touch $@
+
+# What the page of an example loads.
+examples/%/node_modules/.ready: examples/%/package.json examples/%/package-lock.json
+	@command -v npm >/dev/null \
+		|| { echo "The page of examples/$*.py needs packages of npm, which is not installed: get Node, which brings it (https://nodejs.org)" >&2; exit 1; }
+	cd examples/$* && npm install --silent --no-audit --no-fund
 	@touch $@

@@ -24,11 +24,16 @@ class Cursors(Room):
     def on_connect(self, conn: Connection) -> None:
         """Give a newcomer its colour and show it the others."""
         conn.state = {"colour": self.random.choice(COLOURS)}
+        self.on_resync(conn)
+        self.broadcast({"type": "count", "count": len(self.connections)}, exclude=conn)
+
+    def on_resync(self, conn: Connection) -> None:
+        """Show all there is to one that has missed too much."""
         conn.send({"type": "welcome", "you": conn.id})
         for member in self.connections:
-            if member.id in self.points:
+            if member is not conn and member.id in self.points:
                 conn.send(self.shown(member))
-        self.broadcast({"type": "count", "count": len(self.connections)})
+        conn.send({"type": "count", "count": len(self.connections)})
 
     @on("point")
     def on_point(self, conn: Connection, point: Point) -> None:

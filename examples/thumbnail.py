@@ -16,11 +16,16 @@ class Thumbnail(Room):
     """One wall of pictures; rooms are ``thumbnail/<any name>``."""
 
     message_bytes = 700_000
+    state_bytes = 4_194_304
 
     def on_connect(self, conn: Connection) -> None:
         """Show a newcomer the pictures."""
         for picture in self.state.get("pictures", []):
             conn.send({"type": "picture", "png": picture})
+
+    def on_resync(self, conn: Connection) -> None:
+        """Show them to one that has missed too much, too."""
+        self.on_connect(conn)
 
     def on_message(self, conn: Connection, message: object) -> None:
         """Have a picture made small; the room goes on meanwhile."""

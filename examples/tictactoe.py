@@ -21,6 +21,10 @@ class Lobby(Room):
             player.tags.add("moving")
             player.move(match)
 
+    def on_resync(self, conn: Connection) -> None:
+        """Tell one that has missed too much that it waits still."""
+        conn.send({"type": "waiting"})
+
 
 class Game(Struct):
     """The state of a match."""
@@ -47,6 +51,11 @@ class Match(Room[Game]):
         mark = "O" if "X" in self.state.players.values() else "X"
         self.state.players[conn.id] = mark
         conn.send({"type": "you", "mark": mark})
+        self.show()
+
+    def on_resync(self, conn: Connection) -> None:
+        """Show the game to one that has missed too much."""
+        conn.send({"type": "you", "mark": self.state.players[conn.id]})
         self.show()
 
     @on("play")

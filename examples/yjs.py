@@ -1,7 +1,8 @@
 """Collaborative text: a Yjs document in each room, for y-websocket at ``ws://HOST/parties/yjs`` and the room's name.
 
 Needs pycrdt, Yjs for Python (``pip install pycrdt``). The server takes part as any Yjs client does: it merges what
-comes, keeps it in the room's state, and gives newcomers what they lack.
+comes, keeps it in the room's state, and gives newcomers what they lack. The page loads y-websocket from the folder
+``yjs``, where ``npm install`` puts it (``make dev EXAMPLE=yjs`` does so).
 """
 
 from base64 import b64decode, b64encode
@@ -43,7 +44,7 @@ class Yjs(Room):
         if message[0] == YMessageType.AWARENESS:
             clients = {client: clock for client, clock, _ in read_awareness(message)}
             conn.state = {"clients": list(clients.items()), "awareness": b64encode(message).decode()}
-            self.broadcast(message, exclude=conn)
+            self.broadcast(message)  # to its sender, too: y-websocket leaves a socket that is silent for 30 s
         elif message[0] == YMessageType.SYNC:
             reply = handle_sync_message(message[1:], self.doc)
             if reply is not None:

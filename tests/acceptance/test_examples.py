@@ -1,10 +1,15 @@
 """The examples, each as its users would meet it: a whole house with its file as the target."""
 
 import asyncio
+import os
 import time
+from base64 import b64decode
 from collections.abc import Callable
+from io import BytesIO
 from pathlib import Path
 from typing import Any
+
+from PIL import Image
 
 from harness.house import Client, House, until
 
@@ -99,6 +104,60 @@ async def test_arena(tmp_path: Path) -> None:
         await shows(bob, "field", lambda f: list(f["players"]) != [] and me not in f["players"])
         await bob.close()
         await until(lambda: _is_still(house), "no timer is left", timeout_s=20)
+
+
+def png(picture: Image.Image) -> bytes:
+    """Return a picture as a file."""
+    file = BytesIO()
+    picture.save(file, "PNG")
+    return file.getvalue()
+
+
+async def pictures(client: Client, count: int) -> list[str]:
+    """Return the pictures a client was shown, once there are so many."""
+
+    def shown() -> list[str]:
+        return [frame["png"] for frame in client.got if frame["type"] == "picture"]
+
+    await until(lambda: len(shown()) >= count, f"{count} pictures", timeout_s=40, seen=client.got)
+    return shown()
+
+
+async def test_thumbnails(tmp_path: Path) -> None:
+    """A job makes a picture small for all, a newcomer is shown it; nonsense and text are told to their sender only."""
+    async with house_of("thumbnail", tmp_path) as house:
+        await house.add_jobs()
+        ann = await house.join("thumbnail/main", name="ann")
+        bob = await house.join("thumbnail/main", edge=1, name="bob")
+        await ann.send(png(Image.new("RGB", (400, 200), "#c0392b")))
+        for client in (ann, bob):
+            small = Image.open(BytesIO(b64decode((await shows(client, "picture", bool))["png"])))
+            assert (small.format, small.size, small.getpixel((80, 40))) == ("PNG", (160, 80), (0xC0, 0x39, 0x2B))
+        assert [frame["count"] for frame in bob.got if frame["type"] == "working"] == [1, 0]
+        await ann.send(b"no picture")
+        assert "failed: UnidentifiedImageError" in (await shows(ann, "error", bool))["text"]
+        await ann.send({"text": "no picture"})
+        await shows(ann, "error", lambda f: f["text"] == "send a picture as a binary message")
+        carl = await house.join("thumbnail/main", name="carl")
+        assert await shows(carl, "picture", bool) == last(ann, "picture")
+        await bob.send(png(Image.new("RGB", (1000, 1000), "#2471a3")))
+        both = await pictures(ann, 2)
+        assert [await pictures(client, 2) for client in (bob, carl)] == [both, both]
+        assert not last(bob, "error")
+        assert not last(carl, "error")
+
+
+async def test_a_wall_of_thumbnails(tmp_path: Path) -> None:
+    """Twenty of the largest are kept, and shown to a newcomer."""
+    async with house_of("thumbnail", tmp_path) as house:
+        await house.add_jobs()
+        ann = await house.join("thumbnail/main", name="ann")
+        for _ in range(22):
+            noise = Image.frombytes("RGB", (160, 160), os.urandom(160 * 160 * 3))  # nothing makes it smaller
+            await ann.send(png(noise))
+        made = await pictures(ann, 22)
+        bob = await house.join("thumbnail/main", edge=1, name="bob")
+        assert await pictures(bob, 20) == made[2:]
 
 
 async def _is_still(house: House) -> bool:

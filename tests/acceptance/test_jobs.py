@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from harness import job_rooms
-from harness.house import Client, House, Role, until
+from harness.house import Client, House, until
 
 TARGET = str(Path(job_rooms.__file__))
 Shown = list[Any]
@@ -50,14 +50,6 @@ async def house(tmp_path: Path, runs: Runs) -> AsyncIterator[House]:
         yield running
 
 
-def add_jobs(house: House, *options: str) -> Role:
-    """Start ``innkeeper jobs``; the house ends it."""
-    number = sum(role.log_path.name.startswith("jobs") for role in house.workers)
-    role = Role(["jobs", TARGET, "--redis", house.redis_url, *options], house.folder / f"jobs-{number}.log")
-    house.workers.append(role)
-    return role
-
-
 async def enqueue(client: Client, *jobs: tuple[str, list[Any], dict[str, Any]]) -> None:
     """Have the room enqueue jobs."""
     await client.send({"jobs": [list(entry) for entry in jobs]})
@@ -76,7 +68,7 @@ async def result(client: Client, *, count: int = 1, timeout_s: float = 30) -> li
 
 async def test_jobs_run_and_their_results_come_back(house: House) -> None:
     """A value, an async function, an exception, a value that is not JSON, and a function that is no job."""
-    add_jobs(house)
+    await house.add_jobs()
     ann = await house.join("works/a")
     await enqueue(
         ann,
@@ -101,7 +93,7 @@ async def test_jobs_run_and_their_results_come_back(house: House) -> None:
 
 async def test_a_job_is_cut_at_its_timeout(house: House) -> None:
     """It ends as timeout; the next one runs."""
-    add_jobs(house)
+    await house.add_jobs()
     ann = await house.join("works/a")
     await enqueue(ann, ("sleep", [30], {"timeout": 1}), ("double", [1], {}))
     first, second = await result(ann, count=2)
@@ -111,7 +103,7 @@ async def test_a_job_is_cut_at_its_timeout(house: House) -> None:
 
 async def test_a_job_whose_process_is_killed_has_failed(house: House) -> None:
     """The worker lives and tells it; what it would have done next it does."""
-    add_jobs(house)
+    await house.add_jobs()
     ann = await house.join("works/a")
     await enqueue(ann, ("die", [], {}), ("double", [1], {}))
     first, second = await result(ann, count=2)
@@ -125,7 +117,7 @@ async def test_a_job_that_nobody_runs_is_lost_at_its_deadline(house: House, runs
     await enqueue(ann, ("double", [1], {"timeout": 1, "deadline": 2}))
     (lost,) = await result(ann)
     assert lost[2:4] == ["lost", None]
-    add_jobs(house)
+    await house.add_jobs()
     await until(lambda: runs.has("double-1"), "the job ran after all")
     await enqueue(ann, ("double", [2], {}))
     assert [entry[2:4] for entry in await result(ann, count=2)] == [["lost", None], ["done", 4]]
@@ -138,7 +130,7 @@ async def test_a_destroyed_room_takes_its_jobs_out_of_the_queue(house: House, ru
     await until(lambda: _queued(house, 5), "five jobs are in the queue")
     await ann.send({"destroy": True})
     await until(lambda: _queued(house, 0), "none is in the queue")
-    add_jobs(house)
+    await house.add_jobs()
     bob = await house.join("works/b")
     await enqueue(bob, ("double", [9], {}))
     await result(bob)
@@ -155,14 +147,14 @@ async def test_results_come_once_while_owners_and_jobs_are_killed(house: House, 
     seed = random.randrange(2**32)
     draw = random.Random(seed)
     for _ in range(2):
-        add_jobs(house)
+        await house.add_jobs()
     clients = [await house.join(f"works/r{n}") for n in range(6)]
     for n in range(10):
         for client in clients:
             await enqueue(client, ("later", [n], {"wait_s": 0.05, "timeout": 5, "deadline": 60}))
         await asyncio.sleep(0.2)
         if n in (2, 6):
-            owner = draw.choice([role for role in house.workers if not role.log_path.name.startswith("jobs")])
+            owner = draw.choice(house.workers)
             owner.signal(signal.SIGKILL)
             await house.add_worker()
         if n in (4, 5, 8):
@@ -189,11 +181,11 @@ async def test_results_come_once_while_owners_and_jobs_are_killed(house: House, 
 @pytest.mark.timeout(300)
 async def test_a_killed_worker_of_jobs_is_noticed_by_another(house: House, runs: Runs) -> None:
     """Worker and job's process are killed together: another reports the job as failed, within 90 s."""
-    first = add_jobs(house)
+    first = await house.add_jobs()
     ann = await house.join("works/a")
     await enqueue(ann, ("sleep", [60], {"timeout": 120, "deadline": 600}))
     await until(lambda: runs.has("sleep"), "it runs")
-    add_jobs(house)
+    await house.add_jobs()
     first.signal(signal.SIGKILL)
     os.kill(int(runs.lines()[0][1]), signal.SIGKILL)
     begun = asyncio.get_running_loop().time()

@@ -16,6 +16,7 @@ _QUIET = (
     *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"),
     *("--disable-background-networking", "--disable-component-update", "--remote-debugging-port=0"),
 )
+_KEYS = {"ArrowLeft": 37, "ArrowUp": 38, "ArrowRight": 39, "ArrowDown": 40, "Home": 36, "End": 35, "Backspace": 8}
 
 
 class Tab:
@@ -24,6 +25,7 @@ class Tab:
     def __init__(self, socket: aiohttp.ClientWebSocketResponse) -> None:
         self._socket = socket
         self._numbers = itertools.count(1)
+        self.is_closed = False
 
     async def call(self, method: str, **parameters: Any) -> Any:
         """Call a method of the protocol; return its result."""
@@ -40,6 +42,50 @@ class Tab:
         assert "exceptionDetails" not in result, result
         return result["result"].get("value")
 
+    async def shows(self, condition: str) -> Any:
+        """Wait until a script is true in the page; return what it is."""
+        return await until(lambda: self.run(condition), condition)
+
+    async def close(self) -> None:
+        """Close it, as its user does."""
+        self.is_closed = True
+        await self.call("Page.close")
+
+    async def point(self, x: int, y: int) -> None:
+        """Move the pointer to a place of the page, as the mouse does."""
+        await self.call("Page.bringToFront")
+        await self.call("Input.dispatchMouseEvent", type="mouseMoved", x=x, y=y)
+
+    async def click(self, selector: str) -> None:
+        """Click into the middle of an element, as the mouse does."""
+        await self.run(f"{_element(selector)}.scrollIntoView({{ block: 'center' }})")
+        place = "[box.x + box.width / 2, box.y + box.height / 2]"
+        x, y = await self.run(f"((box) => {place})({_element(selector)}.getBoundingClientRect())")
+        await self.point(x, y)
+        for kind in ("mousePressed", "mouseReleased"):
+            await self.call("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1)
+
+    async def press(self, key: str) -> None:
+        """Press and release a key that writes nothing."""
+        await self.call("Page.bringToFront")
+        for kind in ("rawKeyDown", "keyUp"):
+            await self.call("Input.dispatchKeyEvent", type=kind, key=key, code=key, windowsVirtualKeyCode=_KEYS[key])
+
+    async def write(self, text: str) -> None:
+        """Insert text where the cursor is."""
+        await self.call("Page.bringToFront")
+        await self.call("Input.insertText", text=text)
+
+    async def choose(self, selector: str, file: Path) -> None:
+        """Choose a file in an input for files."""
+        document = await self.call("DOM.getDocument")
+        node = await self.call("DOM.querySelector", nodeId=document["root"]["nodeId"], selector=selector)
+        await self.call("DOM.setFileInputFiles", files=[str(file)], nodeId=node["nodeId"])
+
+
+def _element(selector: str) -> str:
+    return f"document.querySelector('{selector}')"
+
 
 @asynccontextmanager
 async def chromium(folder: Path) -> AsyncIterator[Callable[[str], Awaitable[Tab]]]:
@@ -51,16 +97,18 @@ async def chromium(folder: Path) -> AsyncIterator[Callable[[str], Awaitable[Tab]
         program, *_QUIET, f"--user-data-dir={profile}", "about:blank",
         stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL,
     )  # fmt: skip
-    port_file = profile / "DevToolsActivePort"
-    await until(lambda: port_file.exists() and port_file.read_text().count("\n"), "Chromium is up", timeout_s=30)
-    base = f"http://127.0.0.1:{port_file.read_text().split()[0]}"
-    async with aiohttp.ClientSession() as session:
+    try:
+        port_file = profile / "DevToolsActivePort"
+        await until(lambda: port_file.exists() and port_file.read_text().count("\n"), "Chromium is up", timeout_s=30)
+        base = f"http://127.0.0.1:{port_file.read_text().split()[0]}"
+        async with aiohttp.ClientSession() as session:
 
-        async def open_one(url: str) -> Tab:
-            async with session.put(f"{base}/json/new?{url}") as answer:
-                target = await answer.json()
-            return Tab(await session.ws_connect(target["webSocketDebuggerUrl"]))
+            async def open_one(url: str) -> Tab:
+                async with session.put(f"{base}/json/new?{url}") as answer:
+                    target = await answer.json()
+                return Tab(await session.ws_connect(target["webSocketDebuggerUrl"]))
 
-        yield open_one
-    process.terminate()
-    await process.wait()
+            yield open_one
+    finally:
+        process.terminate()
+        await process.wait()

@@ -96,6 +96,7 @@ class House:
         self.redis: Any = None
         self.edges: list[Role] = []
         self.workers: list[Role] = []
+        self.jobs: list[Role] = []
         self.clients: list[Client] = []
 
     async def __aenter__(self) -> Self:
@@ -118,14 +119,14 @@ class House:
     ) -> None:
         for client in self.clients:
             await client.abort()
-        for role in (*self.edges, *self.workers):
+        for role in (*self.edges, *self.workers, *self.jobs):
             await asyncio.to_thread(role.end)
         if self.redis is not None:
             await self.redis.aclose()
         if self._is_own:
             self.valkey.stop()
         if error is not None:
-            for role in (*self.edges, *self.workers):
+            for role in (*self.edges, *self.workers, *self.jobs):
                 sys.stderr.write(f"--- {role.log_path.name}\n{role.log[-4000:]}\n")
 
     async def add_worker(self, *options: str) -> Role:
@@ -142,6 +143,13 @@ class House:
         arguments = ["edge", "--redis", self.redis_url, "--port", "0", "--auth", "none", *self.options, *options]
         role = await asyncio.to_thread(Role, arguments, path)
         self.edges.append(role)
+        return role
+
+    async def add_jobs(self, *options: str) -> Role:
+        """Start one more ``innkeeper jobs``."""
+        path = self.folder / f"jobs-{len(self.jobs)}.log"
+        role = await asyncio.to_thread(Role, ["jobs", self.target, "--redis", self.redis_url, *options], path)
+        self.jobs.append(role)
         return role
 
     def url(self, room: str, *, edge: int = 0, name: str = "guest") -> str:

@@ -75,6 +75,18 @@ async def test_yjs(monkeypatch: pytest.MonkeyPatch) -> None:
     await room.duplicate_owner(write)
 
 
+async def test_yjs_cursors() -> None:
+    """An editor gets its own cursor back, or y-websocket would take its socket for dead; others are told it goes."""
+    module = module_of("yjs")
+    room = RoomHarness(module.Yjs)
+    ann, bob = await room.join("ann"), await room.join("bob")
+    cursor = module.awareness_message([(7, 3, '{"at":1}')])
+    await ann.send(cursor)
+    assert ann.received[-1] == bob.received[-1] == cursor
+    await room.leave(ann)
+    assert module.read_awareness(bob.received[-1]) == [(7, 4, "null")]
+
+
 async def play(room: RoomHarness) -> None:
     """Let two play a game to its end, one of them against the rules."""
     ann, bob = await room.join("ann"), await room.join("bob")
