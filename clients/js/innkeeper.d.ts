@@ -50,7 +50,7 @@ export interface Options<Codec extends "json" | "raw" = "json" | "raw"> {
 /** Why a message was not accepted, or not applied. */
 export class RoomError extends Error {
   readonly name: "RoomError";
-  /** "closed", "session_over", or the room's word: "handler_failed", "handler_timeout", "invalid_json" ... */
+  /** "closed", "session_over", "moved" (of `applied`), or the room's word: "handler_failed", "handler_timeout", "invalid_json" ... */
   readonly code: string;
   /** Whether the room may have applied it: "no" is certain, "unknown" is not. */
   readonly applied: "no" | "unknown";
@@ -78,6 +78,10 @@ export interface RoomMessageEvent<Value> extends Event {
 export interface ResyncEvent extends Event {
   readonly newSession: boolean;
 }
+/** The room has taken this client to another one (`kind/name`): what follows is of that, beginning with its on_connect. */
+export interface MovedEvent extends Event {
+  readonly room: string;
+}
 /** The connection is gone; the next attempt follows in `waitMs`. */
 export interface DownEvent extends Event {
   readonly code: number;
@@ -102,6 +106,7 @@ export interface RoomEvents<Value> {
   open: OpenEvent;
   message: RoomMessageEvent<Value>;
   resync: ResyncEvent;
+  moved: MovedEvent;
   down: DownEvent;
   error: RoomErrorEvent;
   close: RoomCloseEvent;
@@ -113,6 +118,7 @@ export type Incoming<Codec> = Codec extends "raw" ? string | Uint8Array : any;
 
 export class Room<Codec extends "json" | "raw" = "json"> extends EventTarget {
   constructor(url: string, options?: Options<Codec>);
+  /** Where it connects: the room it began in, or was moved to. */
   readonly url: string;
   readonly state: "connecting" | "open" | "down" | "closed";
   /** This connection's public id in the room (`conn.id`); "" before the first `open`. */

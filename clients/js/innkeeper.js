@@ -175,6 +175,16 @@ class Session {
     return true;
   }
 
+  /** End in a room that has moved it; return what that room has not accepted, for the next room. */
+  depart(accepted, room) {
+    this.ack(accepted);
+    const leaving = this.kept.filter((sent) => sent.n === 0 || sent.n > this.accepted);
+    this.kept.length -= leaving.length; // of the others, `applied` may still be waited for
+    this.end(`the room has moved this client to ${room}`, "moved");
+    for (const sent of leaving) Object.assign(sent, { n: 0, failure: null, appliedAt: 0 });
+    return leaving;
+  }
+
   end(message, code) {
     for (const sent of this.kept) sent.fail(message, code, sent.n === 0 || sent.n >= this.refused ? "no" : "unknown");
     this.kept = [];
@@ -216,6 +226,7 @@ export class Room extends EventTarget {
   #beatMs = 0;
   #isNew = false; // a session took the place of one that was lost, and the room has not answered it yet
   #unlisten = [];
+  #room; // where it was moved
 
   constructor(url, options = {}) {
     super();
@@ -280,6 +291,29 @@ export class Room extends EventTarget {
     socket.onmessage = mine((event) => this.#heard(event.data));
     socket.onerror = mine(() => wasOpened || this.#closed(1006, "no connection")); // Node 20 sends no close after it
     socket.onclose = mine((event) => this.#closed(event.code, event.reason));
+    this.#expect();
+  }
+
+  /** Go to another room with what this one has not accepted, on the socket of the moment if that lasts. */
+  #moved({ room, accepted }) {
+    const kept = this.#session.depart(accepted, room);
+    this.#goTo(room);
+    this.#session = Object.assign(new Session(), { kept });
+    this.#isNew = false;
+    this.#state = "connecting";
+    this.#expect();
+    this.#socket.send(this.#session.hello());
+    this.#tell("moved", { room });
+  }
+
+  #goTo(room) {
+    const url = new URL(this.url);
+    url.pathname = url.pathname.replace(/[^/]+\/[^/]+$/, () => room);
+    [this.url, this.#room] = [url.href, room];
+  }
+
+  #expect() {
+    clearTimeout(this.#timer);
     this.#timer = setTimeout(() => {
       this.#detach(DROP);
       this.#retry(1006, "no answer");
@@ -369,6 +403,7 @@ export class Room extends EventTarget {
     const session = this.#session;
     const answer = word.hello ?? word.resumed ?? word.resync;
     if (answer) return this.#answered(answer, word);
+    if (word.moved) return this.#moved(word.moved);
     if (word.era !== undefined) session.era = word.era;
     if (word.at !== undefined) session.goTo(word.at);
     if (word.ack !== undefined) session.ack(word.ack);
@@ -456,7 +491,8 @@ export class Room extends EventTarget {
   // The secret lies in the storage only while no page uses it: a duplicated tab must not take this one's session.
   #save() {
     const { secret, generation, answered } = this.#session;
-    if (answered) globalThis.sessionStorage?.setItem(this.#options.storage, JSON.stringify({ secret, generation }));
+    const saved = JSON.stringify({ secret, generation, room: this.#room });
+    if (answered) globalThis.sessionStorage?.setItem(this.#options.storage, saved);
   }
 
   #restored() {
@@ -465,8 +501,9 @@ export class Room extends EventTarget {
     if (!text) return null;
     globalThis.sessionStorage.removeItem(storage);
     try {
-      const { secret, generation } = JSON.parse(text);
+      const { secret, generation, room } = JSON.parse(text);
       const session = new Session(secret, generation);
+      if (room) this.#goTo(room);
       session.last = NOTHING_KNOWN;
       return session;
     } catch {

@@ -19,7 +19,7 @@ from innkeeper_edge.guarded_socket import GuardedSocket, install
 from innkeeper_edge.handshake import Rejection
 from innkeeper_edge.member import Member
 from innkeeper_edge.session_member import SessionMember
-from innkeeper_edge.subprotocol import PREFIX_BYTES, V1, Hello, read_hello
+from innkeeper_edge.subprotocol import HELLO_S, PREFIX_BYTES, V1, Hello, read_hello
 from innkeeper_edge.sweep import JOIN_S
 
 if TYPE_CHECKING:
@@ -29,8 +29,6 @@ log = logging.getLogger("innkeeper.edge")
 
 _DATA = (WSMsgType.TEXT, WSMsgType.BINARY)
 _NAME_CHARACTERS = 64
-HELLO_S = 5.0
-"""How long a client may take for its first frame."""
 
 
 class Site:

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import secrets
+from collections.abc import Coroutine
 from typing import TYPE_CHECKING
 
 import orjson
@@ -90,12 +91,17 @@ class Member:
             return
         self._socket.hand_to(None)
         self._feed = None
-        self._mover = edge.start(move(edge, self, feed, target))
+        self._leave = edge.loop.create_future()
+        edge.leave(feed, self)  # at once: the socket may be gone before the way begins
+        self._mover = edge.start(self._way(edge, feed, target))
 
-    def expect_leave(self) -> "asyncio.Future[None]":
-        """Return what is done when the room has accepted the leave."""
-        self._leave = asyncio.get_running_loop().create_future()
-        return self._leave
+    def _way(self, edge: "Edge", source: "Feed", target: str) -> Coroutine[None, None, None]:  # noqa: ARG002 - see sessions
+        return move(edge, self, target)
+
+    async def has_left(self) -> None:
+        """Return when the room has accepted the leave, or it counts no more."""
+        if self._leave is not None:
+            await self._leave
 
     def leave_settled(self) -> None:
         """Hear that its leave was accepted, or counts no more."""

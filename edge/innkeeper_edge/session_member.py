@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from collections.abc import Coroutine
 from enum import Enum, auto
 from typing import TYPE_CHECKING, Any
 
@@ -11,10 +12,22 @@ from innkeeper.functions import PushEvent
 from innkeeper_edge.guard import is_utf8
 from innkeeper_edge.guarded_socket import GuardedSocket
 from innkeeper_edge.member import QUEUE_BYTES, Member
-from innkeeper_edge.subprotocol import BEAT_S, Hello, Replay, at, control, read_message
+from innkeeper_edge.move import follow, move_session
+from innkeeper_edge.subprotocol import (
+    BEAT_S,
+    PREFIX_BYTES,
+    Hello,
+    Parting,
+    Replay,
+    at,
+    control,
+    read_hello,
+    read_message,
+)
 
 if TYPE_CHECKING:
     from innkeeper.wire import StreamId
+    from innkeeper_edge.edge import Edge
     from innkeeper_edge.feed import Feed
 
 log = logging.getLogger("innkeeper.edge")
@@ -30,6 +43,7 @@ class Stage(Enum):
     CATCHING_UP = auto()
     LIVE = auto()
     CUT = auto()  # its past cannot be had: it waits for its resync mark
+    MOVED = auto()  # it has left its room, and waits for its client's hello to the next
 
 
 class SessionMember(Member):
@@ -43,6 +57,7 @@ class SessionMember(Member):
         visit: Grows with each change of the stage, so that an answer that comes too late is known.
         accepted: The highest number known to be in the inbox.
         applied: The highest number known to be committed.
+        leave_letter: What became of its leave; empty where that is not known.
         told: The oseq of the last id that the client knows.
         era: The mark that the client takes outputs to have.
     """
@@ -51,16 +66,20 @@ class SessionMember(Member):
         "_expected",
         "_held",
         "_held_bytes",
-        "_held_close",
+        "_held_parting",
+        "_invited",
         "_is_leaving",
         "_is_skipping",
         "_message_bytes",
         "_regained_at",
+        "_settling",
+        "_target",
         "accepted",
         "applied",
         "era",
         "generation",
         "last",
+        "leave_letter",
         "session",
         "stage",
         "told",
@@ -77,6 +96,11 @@ class SessionMember(Member):
         message_bytes: int,
     ) -> None:
         super().__init__(socket, transport, now_s)
+        self._invited: asyncio.Future[Hello] | None = None
+        self._settling: asyncio.Future[None] | None = None
+        self._begin(hello, message_bytes)
+
+    def _begin(self, hello: Hello, message_bytes: int) -> None:
         self.id = hello.connection
         self.session = hello.session
         self.generation = hello.generation
@@ -94,7 +118,9 @@ class SessionMember(Member):
         self._is_leaving = False
         self._held: list[tuple[StreamId, bytes]] = []
         self._held_bytes = 0
-        self._held_close: tuple[int, str] | None = None
+        self._held_parting: Parting | None = None
+        self._target = ""
+        self.leave_letter = ""
 
     # --- its place in the room ------------------------------------------------------------------------------------
     def register(self, feed: "Feed") -> None:
@@ -114,6 +140,8 @@ class SessionMember(Member):
 
     def leave_event(self) -> PushEvent:
         """Return the event that says that its socket is gone: a drop, unless the client or the room wanted the end."""
+        if self._target:
+            return self.event("leave", self._target.encode())
         return self.event("leave" if self._is_leaving else "drop")
 
     def event(self, kind: str, data: bytes = b"", number: int = 0) -> PushEvent:
@@ -130,12 +158,70 @@ class SessionMember(Member):
         self.pushed = False
         self.close_with(code)
 
+    # --- from room to room ----------------------------------------------------------------------------------------
+    def move(self, target: str) -> None:
+        """Leave this room, tell the client where it goes, and take its hello to that room."""
+        self._target = target
+        super().move(target)
+
+    def _way(self, edge: "Edge", source: "Feed", target: str) -> Coroutine[None, None, None]:
+        return move_session(edge, self, source, target)
+
+    def _follow(self, edge: "Edge", source: "Feed") -> None:
+        """Leave the room that knows this session as ended, and see whether it was moved."""
+        self._socket.hand_to(None)
+        self.pushed, self._feed = False, None
+        edge.leave(source, self)
+        self._mover = edge.start(follow(edge, self, source))
+
+    async def has_applied(self, most_s: float) -> None:
+        """Return when all that was accepted is applied, or the time is over."""
+        if self.applied < self.accepted:
+            self._settling = asyncio.get_running_loop().create_future()
+            await asyncio.wait([self._settling], timeout=most_s)
+
+    def applied_settled(self) -> None:
+        """Hear that more was applied."""
+        if self._settling is not None and not self._settling.done() and self.applied >= self.accepted:
+            self._settling.set_result(None)
+
+    async def invited(self, target: str, accepted: int) -> Hello:
+        """Tell the client where it goes, and how much of what it sent stays here; return its hello."""
+        self._invited = asyncio.get_running_loop().create_future()
+        self.enter(Stage.MOVED)
+        self.write(control(moved={"room": target, "accepted": accepted}))
+        self._go_on()
+        return await self._invited
+
+    def begin_anew(self, hello: Hello, now_s: float, *, message_bytes: int) -> None:
+        """Be a new session's socket, for another room, whose messages may be smaller."""
+        self.begin_again(now_s, max_message_bytes=message_bytes + PREFIX_BYTES)
+        self._begin(hello, min(self._message_bytes, message_bytes))
+
+    def _take_hello(self, payload: bytes, *, is_text: bool) -> None:
+        if not is_text or payload[:1] != b"!":
+            return  # it was sent before the client heard of the move, and is sent again to the next room
+        hello = read_hello(payload, self.user.id)
+        if hello is None:
+            self.close_with(BAD_FRAME)
+        elif self._invited is not None and not self._invited.done():
+            self.stage = Stage.JOINING  # the next frames wait until it has entered
+            self._invited.set_result(hello)
+
+    @property
+    def is_overfull(self) -> bool:
+        """Whether reading the socket should wait."""
+        return self.stage is not Stage.MOVED and super().is_overfull
+
     # --- messages up ----------------------------------------------------------------------------------------------
     def take(self, payload: bytes, *, is_text: bool) -> bool:
         """Take a frame of its client; return whether the next may follow at once."""
         edge = self._edge
         assert edge is not None  # noqa: S101 - nothing is read before it has entered
         self.heard_at_s = edge.loop.time()
+        if self.stage is Stage.MOVED and not self.closing:
+            self._take_hello(payload, is_text=is_text)
+            return not self.is_overfull
         if self.closing or not self.pushed:
             return not self.is_overfull
         message = read_message(payload, is_text=is_text)
@@ -167,10 +253,15 @@ class SessionMember(Member):
     # --- what became of them --------------------------------------------------------------------------------------
     def answered(self, event: PushEvent, letter: str) -> bool:
         """Take the letter of an event of this session; return whether it is a message that is new in the inbox."""
-        if event.kind in ("drop", "leave") or self.closing:
+        if event.kind in ("drop", "leave"):
+            self.leave_letter = letter
+            return False
+        if self.closing:
             return False
         if letter == "o":
             self.end(REPLACED)
+        elif letter == "c" and event.kind in ("join", "resume") and self._edge is not None and self._feed is not None:
+            self._follow(self._edge, self._feed)
         elif letter in "uc":
             self.end(SESSION_OVER)
         elif event.number and letter in "ad":
@@ -209,7 +300,7 @@ class SessionMember(Member):
                 self.outgoing.append(control(era=str(position[1])))
             self.outgoing.append(frames)
             self.told = position[0]
-        elif self._held_close is None:
+        elif self._held_parting is None:
             self._held.append((position, frames))
             self._held_bytes += len(frames)
             if self._held_bytes > QUEUE_BYTES:
@@ -222,21 +313,24 @@ class SessionMember(Member):
             self.outgoing.clear()
             self.write(frames)
 
-    def close_by_room(self, code: int, reason: str) -> None:
-        """Close after all that was shown, because the room says so: then the member leaves."""
-        if self.stage is Stage.LIVE:
-            self.flush()
+    def part(self, parting: Parting) -> None:
+        """Close, or go to another room, after all that was shown, because the room says so: then the member leaves."""
+        if self.stage is not Stage.LIVE:
+            self._held_parting = self._held_parting or parting
+            return
+        self.flush()
+        if isinstance(parting, str):
+            self.move(parting)
+        else:
             self._is_leaving = True
-            self.close(code, reason)
-        elif self._held_close is None:
-            self._held_close = code, reason
+            self.close(*parting)
 
     # --- stages ---------------------------------------------------------------------------------------------------
     def enter(self, stage: Stage) -> int:
         """Go to another stage; return the number of this visit. What was held is forgotten."""
         self.stage = stage
         self.visit += 1
-        self._held, self._held_bytes, self._held_close = [], 0, None
+        self._held, self._held_bytes, self._held_parting = [], 0, None
         return self.visit
 
     def go_live(self, word: str, missed: Replay, accepted: int) -> None:
@@ -249,7 +343,7 @@ class SessionMember(Member):
             missed: What goes before what was held.
             accepted: The highest number in the inbox.
         """
-        held, close = self._held, missed.close or self._held_close
+        held, parting = self._held, missed.parting or self._held_parting
         if self._regained_at == _LOST:
             self.accepted, self._expected = accepted, accepted + 1
             self._is_skipping, self._regained_at = True, accepted + 1
@@ -261,12 +355,12 @@ class SessionMember(Member):
         self.told, self.era = missed.at
         facts = {"conn": self.id, "at": at(missed.at), "accepted": accepted, "beat": BEAT_S}
         self.outgoing.append(control(**{word: facts}))
-        for position, frames in (*missed.frames, *([] if missed.close else held)):
+        for position, frames in (*missed.frames, *([] if missed.parting else held)):
             self.show(position, frames)
         if self.applied:
             self.outgoing.append(control(applied=self.applied))
-        if close is not None:
-            self.close_by_room(*close)
+        if parting is not None:
+            self.part(parting)
 
     def cut(self) -> None:
         """Take it that history was cut: what the client sent may be lost, so it is told from where on."""

@@ -95,8 +95,13 @@ class Sessions:
             _, member, number = pending.popleft()
             if number > member.applied:
                 member.applied = number
+                member.applied_settled()
                 found[member] = None
         return found
+
+    def forget(self, member: SessionMember) -> None:
+        """Tell a socket no more of what becomes of its messages: it goes to another room."""
+        self._pending = deque(entry for entry in self._pending if entry[1] is not member)
 
     # --- outputs --------------------------------------------------------------------------------------------------
     def deliver(self, previous: StreamId, mark: int, outputs: "list[Output]") -> None:
@@ -149,10 +154,10 @@ class Sessions:
                 if member.generation <= int(generation):
                     member.pushed = False  # the room has closed the session
                     member.close(*read_close(body))
-        elif verb == b"close":
-            closed = self.live.get(int(rest[1:]))
-            if closed is not None:
-                closed.close_by_room(*read_close(body))
+        elif verb in (b"close", b"move"):
+            named = self.live.get(int(rest[1:]))
+            if named is not None:
+                named.part(subprotocol.read_parting(verb, body))
         else:
             receivers = self._addressed(rest) if verb in (b"text", b"binary", b"error") else []
             frame = subprotocol.frame_of(verb, position, body) if receivers else None

@@ -16,14 +16,20 @@ from innkeeper_edge.frames import encode_binary, encode_text
 V1: Final = "innkeeper.v1"
 BEAT_S: Final = 20
 """A client that was silent for this long is sent something, so that it can tell a dead line from a quiet room."""
+HELLO_S: Final = 5.0
+"""How long a client may take for its first frame, and for its hello to another room."""
 PREFIX_BYTES: Final = 24
 """What a frame may be larger than its message."""
+
+Parting = tuple[int, str] | str
+"""How a room parts with a socket: it is closed with code and reason, or goes to another room."""
 
 _SECRET = re.compile(r"[0-9a-f]{32}")
 _LAST = re.compile(r"(0|[1-9][0-9]{0,15})-(0|[1-9][0-9]{0,15})")
 _TEXT_MESSAGE = re.compile(rb"([1-9][0-9]{0,15}) ")
 _MOST = 2**53
 _NUMBER_BYTES = 8
+_ROW_WORDS = 4  # of the session row of a session that was not moved
 
 
 class Hello(NamedTuple):
@@ -109,6 +115,17 @@ def frame_of(verb: bytes, position: StreamId, body: bytes) -> bytes | None:
     return error_frame(position, body) if verb == b"error" else None
 
 
+def read_parting(verb: bytes, body: bytes) -> Parting:
+    """Return what a ``close`` or a ``move`` says."""
+    return body.decode() if verb == b"move" else read_close(body)
+
+
+def read_moved(row: bytes | None) -> tuple[int, str] | None:
+    """Return how many messages a session that was moved has left in its room, and where it went; None for others."""
+    words = (row or b"").split(b" ")
+    return (int(words[0]), words[3].decode()) if len(words) > _ROW_WORDS else None
+
+
 def is_addressed(address: bytes, join: int) -> bool:
     """Return whether an output's address means this join."""
     if address == b"*":
@@ -118,11 +135,11 @@ def is_addressed(address: bytes, join: int) -> bool:
 
 
 class Replay(NamedTuple):
-    """What a client has missed: the id before it, (id, frame) of each output, and the close that ends it, if any."""
+    """What a client has missed: the id before it, (id, frame) of each output, and the parting that ends it, if any."""
 
     at: StreamId
     frames: list[tuple[StreamId, bytes]]
-    close: tuple[int, str] | None
+    parting: Parting | None
 
 
 def replay(
@@ -157,8 +174,8 @@ def replay(
     frames: list[tuple[StreamId, bytes]] = []
     for position, (header, body) in zip(ids[start + 1 :], outputs[start + 1 :], strict=True):
         verb, _, address = header.partition(b" ")
-        if verb == b"close" and is_addressed(address, join):
-            return Replay(ids[start], frames, read_close(body))
+        if verb in (b"close", b"move") and is_addressed(address, join):
+            return Replay(ids[start], frames, read_parting(verb, body))
         if verb in (b"text", b"binary", b"error") and is_addressed(address, join):
             frame = frame_of(verb, position, body)
             assert frame is not None  # noqa: S101 - these verbs show something

@@ -68,7 +68,7 @@ class Connection:
         self.session = session
         self.generation = generation
         self.is_connected = True
-        self._parting: tuple[int, str] | None = None
+        self._parting: tuple[int, str] | str | None = None
         self._state: Any = None
         self._tags = Tags()
         self._row = b""
@@ -130,26 +130,24 @@ class Connection:
             self._parting = (code, reason)
 
     @property
-    def parting(self) -> tuple[int, str] | None:
-        """Code and reason with which the room has closed it, None where it has not; kept for sessions only."""
+    def parting(self) -> tuple[int, str] | str | None:
+        """What the room has done with it at last: closed it (code and reason), moved it (where); for sessions only."""
         return self._parting
 
     def move(self, target: str) -> None:
         """Take the socket to another room (``kind/name``) without closing it; takes effect in the commit.
 
         Here ``on_leave`` follows as for every leave, there the same socket joins. What its client sends meanwhile goes
-        to the other room.
+        to the other room. A client of innkeeper.v1 begins a new session there, so its ``conn.id`` is another one.
 
         Raises:
             InvalidAddress: The target is no address.
-            NotImplementedError: The client speaks innkeeper.v1: its session belongs to this room. Send it the address.
         """
-        if self.session:
-            raise NotImplementedError(
-                f"conn.move: {self.id} speaks innkeeper.v1, and a session stays in its room;"
-                " send the client the address, and let it connect there"
-            )
-        self._context.add(wire.move_output(self.join, str(parse_address(target))))
+        address = str(parse_address(target))
+        self._context.add(wire.move_output(self.join, address))
+        if self.session:  # its socket may be gone just now: then it moves when it is back
+            self._context.touched.add(self)
+            self._parting = address
 
     def __repr__(self) -> str:
         return f"<Connection {self.id} {self.user.name!r} in {self._context.address}>"
@@ -192,7 +190,7 @@ class Connection:
                 **({"tags": sorted(tags)} if tags else {}),
                 **({"gen": self.generation} if self.session else {}),
                 **({} if self.is_connected else {"up": False}),
-                **({"close": self._parting} if self._parting else {}),
+                **({"move" if isinstance(self._parting, str) else "close": self._parting} if self._parting else {}),
             },
             f"conn.state of {self.id}",
         )
@@ -218,6 +216,6 @@ class Connection:
         return connection
 
 
-def _parting(fields: dict[str, Any]) -> tuple[int, str] | None:
-    close = fields.get("close")
-    return (close[0], close[1]) if close else None
+def _parting(fields: dict[str, Any]) -> tuple[int, str] | str | None:
+    close, move = fields.get("close"), fields.get("move")
+    return (close[0], close[1]) if close else move

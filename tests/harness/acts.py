@@ -34,8 +34,11 @@ def leave(connection: str = "c1") -> PushEvent:
     return PushEvent("leave", connection, b"")
 
 
-def session(kind: str, *, number: int = 0, generation: int = 1, name: str = "s1", data: bytes = b"{}") -> PushEvent:
+def session(
+    kind: str, *, number: int = 0, generation: int = 1, name: str = "s1", data: bytes | None = None
+) -> PushEvent:
     """Return an event of a session."""
+    data = (b"" if kind == "leave" else b"{}") if data is None else data
     return PushEvent(kind, f"c-{name}", data, name, number, generation)
 
 

@@ -10,10 +10,18 @@ from typing import Any, Self
 from harness.house import until
 from harness.node import node_program
 from harness.node_client import FOLDER, node_with_websocket
-from innkeeper.client import Backoff, Closed, Down, Message, Opened, Problem, Resync, Room, Sent, connect
+from innkeeper.client import Backoff, Closed, Down, Message, Moved, Opened, Problem, Resync, Room, Sent, connect
 from innkeeper.errors import MessageFailed, MessageLost
 
-_TYPES = {Opened: "open", Message: "message", Resync: "resync", Down: "down", Problem: "error", Closed: "close"}
+_TYPES = {
+    Opened: "open",
+    Message: "message",
+    Resync: "resync",
+    Moved: "moved",
+    Down: "down",
+    Problem: "error",
+    Closed: "close",
+}
 
 
 class Bot:

@@ -6,7 +6,10 @@ from innkeeper import Connection, Room
 
 
 class Hall(Room):
-    """Notes who came and went; ``{"go": target}`` takes the sender there, ``{"n": …}`` is noted and shown to all."""
+    """Notes who came and went; ``{"n": …}`` is noted and shown to all.
+
+    ``{"go": target}`` takes the sender there, ``{"take": target}`` all others.
+    """
 
     def on_connect(self, conn: Connection) -> None:
         """Note and greet."""
@@ -18,6 +21,10 @@ class Hall(Room):
         if "go" in message:
             conn.send({"going": message["go"]})
             conn.move(message["go"])
+        elif "take" in message:
+            for other in self.connections:
+                if other is not conn:
+                    other.move(message["take"])
         else:
             self.note(f"{conn.id} {message['n']}")
             self.broadcast({"at": self.name, "n": message["n"]})

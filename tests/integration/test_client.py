@@ -327,3 +327,21 @@ async def test_an_error_of_the_clients_own_is_logged(
         "the client of /parties/chat/lobby failed"
     ]
     await room.close()
+
+
+async def test_a_move_goes_on_at_the_other_address(edge: ScriptedEdge, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The hello comes on the same socket; where nothing answers it, and ever after, the new address is asked."""
+    monkeypatch.setattr(room_module, "ANSWER_S", 0.3)
+    room, socket = await _enter(edge, query={"x": "1 & 2"})
+    await socket.say({"moved": {"room": "match/a:7~", "accepted": 0}})
+    hello = await socket.hello()
+    assert (hello["generation"], hello["last"], room.state) == (1, None, "connecting")
+    again = await edge.arrival()
+    assert (again.request.path, dict(again.request.query)) == ("/parties/match/a:7~", {"x": "1 & 2"})
+    assert await again.hello() == hello | {"generation": 2}
+    assert room.url.endswith("/parties/match/a:7~?x=1+%26+2")
+    await again.say({"hello": {"conn": "c-2", "at": "3-7", "accepted": 0}})
+    await until(lambda: room.state == "open", "it is open")
+    await asyncio.sleep(0.4)
+    assert room.state == "open"
+    await room.close()

@@ -160,6 +160,14 @@ async def test_session_row(
     assert len(await room.ids()) == count + (letter == "a")
 
 
+async def test_a_leave_keeps_where_the_session_went(room: RoomActs) -> None:
+    """The address that comes with the leave of a moved session stands in its row, and no later event changes it."""
+    batch = (session("join"), session("text", number=1), session("leave", data=b"hall/b"), session("leave"))
+    assert (await room.push(*batch)).letters == "aaad"
+    assert (await room.push(session("resume", generation=2), session("leave", data=b"hall/c"))).letters == "cd"
+    assert (await rows(room))["s:s1"] == "1 1 closed hall/b"
+
+
 async def test_a_join_onto_a_row_is_written_as_a_resume(room: RoomActs) -> None:
     """A client that lost the answer to its join and joins again causes no second join."""
     await room.push(session("join", generation=1))

@@ -8,7 +8,7 @@ const [url, codec, library] = process.argv.slice(2);
 const options = library === "ws" ? { WebSocket: (await import("ws")).WebSocket } : {};
 const tell = (fields) => process.stdout.write(`${JSON.stringify(fields)}\n`);
 const room = connect(url, { ...options, codec, backoff: { firstMs: 50, mostMs: 500 } });
-for (const type of ["open", "message", "resync", "down", "error", "close"]) {
+for (const type of ["open", "message", "resync", "moved", "down", "error", "close"]) {
   room.addEventListener(type, ({ isTrusted, ...event }) => {
     if (event.data instanceof Uint8Array) event.data = { hex: Buffer.from(event.data).toString("hex") };
     tell({ type, ...event });

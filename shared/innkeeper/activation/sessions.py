@@ -174,8 +174,11 @@ class Sessions:
 
     def _show(self, connection: "Connection", mark: tuple[bytes, bytes]) -> None:
         self._context.outputs.append(mark)
-        if connection.parting is not None:  # the room had closed it, but no socket was there to hear that
-            self._context.outputs.append(wire.close_output(connection.join, *connection.parting))
+        parting = connection.parting  # the room had closed or moved it, but no socket was there to hear that
+        if isinstance(parting, str):
+            self._context.outputs.append(wire.move_output(connection.join, parting))
+        elif parting is not None:
+            self._context.outputs.append(wire.close_output(connection.join, *parting))
 
     async def _run(
         self, event: "InboxEvent", connection: "Connection", change: Callable[[], None], hook: Callable[..., Any]

@@ -9,7 +9,7 @@ Example::
 """
 
 from innkeeper.client.backoff import Backoff
-from innkeeper.client.events import Closed, Down, Event, Message, Opened, Problem, Resync
+from innkeeper.client.events import Closed, Down, Event, Message, Moved, Opened, Problem, Resync
 from innkeeper.client.room import Room, connect
 from innkeeper.client.sent import Sent
 
@@ -19,6 +19,7 @@ __all__ = [
     "Down",
     "Event",
     "Message",
+    "Moved",
     "Opened",
     "Problem",
     "Resync",

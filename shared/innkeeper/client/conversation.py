@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any, Literal
 
 from innkeeper.client.backoff import Backoff
-from innkeeper.client.events import Closed, Down, Event, Message, Opened, Problem, Resync
+from innkeeper.client.events import Closed, Down, Event, Message, Moved, Opened, Problem, Resync
 from innkeeper.client.session import FrameInvalid, Kept, Output, Receipt, Session, answer_in, parse
 from innkeeper.close_codes import FULL, SESSION_OVER, is_final
 from innkeeper.codec import Codec, MessageInvalid, decode, encode
@@ -34,6 +34,7 @@ class Conversation:
         connection_id: The same.
         closed: How it ended, once it did.
         down: The last interruption.
+        room: Where it was moved last, ``kind/name``; empty while it is where it began.
         outgoing: Frames for the socket of the moment.
     """
 
@@ -44,6 +45,7 @@ class Conversation:
         self.connection_id = ""
         self.closed: Closed | None = None
         self.down: Down | None = None
+        self.room = ""
         self.outgoing: deque[str | bytes] = deque()
         self._codec, self._backoff, self._tell, self._now_s = codec, backoff, tell, now_s
         self._session = Session(secrets.token_hex(16))
@@ -103,6 +105,9 @@ class Conversation:
 
     def _control(self, words: dict[str, Any]) -> None:
         session = self._session
+        if (moved := words.get("moved")) is not None:
+            self._moved(moved["room"], moved["accepted"])
+            return
         if (era := words.get("era")) is not None:
             session.enter(era)
         if (at := words.get("at")) is not None:
@@ -137,6 +142,17 @@ class Conversation:
             self._tell(Opened(name != "hello", self.connection_id))
         if name == "resync" or is_new:
             self._tell(Resync(is_new))
+
+    def _moved(self, room: str, accepted: int) -> None:
+        """Go to another room with what this one has not accepted, on the socket of the moment if that lasts."""
+        if self.closed is not None:
+            return
+        old, self._session = self._session, Session(secrets.token_hex(16))
+        for kept in old.depart(accepted, f"the room has moved this client to {room}"):
+            self._session.add(kept)
+        self.room, self.state, self._is_new = room, "connecting", False
+        self.begin()
+        self._tell(Moved(room))
 
     # --- the end of a socket --------------------------------------------------------------------------------------
     def lost(self, code: int, reason: str, *, at_once: bool = False) -> float:

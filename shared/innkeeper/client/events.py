@@ -43,6 +43,17 @@ class Resync:
 
 
 @dataclass(frozen=True, slots=True)
+class Moved:
+    """The room has taken this client to another one: what follows is of that, beginning with its ``on_connect``.
+
+    Attributes:
+        room: Its address, ``kind/name``.
+    """
+
+    room: str
+
+
+@dataclass(frozen=True, slots=True)
 class Down:
     """The connection is gone; the next attempt is made after ``wait_s`` seconds."""
 
@@ -76,4 +87,4 @@ class Closed:
     reason: str
 
 
-Event = Opened | Message | Resync | Down | Problem | Closed
+Event = Opened | Message | Resync | Moved | Down | Problem | Closed

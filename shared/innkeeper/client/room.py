@@ -99,6 +99,11 @@ class Room:
         self._closing: set[asyncio.Task[Any]] = set()
 
     @property
+    def url(self) -> str:
+        """Where it connects: the room it began in, or was moved to."""
+        return str(self._target())
+
+    @property
     def state(self) -> State:
         """``connecting``, ``open``, ``down`` (it comes back by itself) or ``closed`` (it does not)."""
         return self._conversation.state
@@ -225,12 +230,16 @@ class Room:
             conversation.end(_ABNORMAL, "the client failed")
             self._settled.set()
 
+    def _target(self) -> URL:
+        room = self._conversation.room
+        return self._url.parent.parent.joinpath(*room.split("/")).with_query(self._url.query) if room else self._url
+
     async def _connection(self, http: aiohttp.ClientSession) -> tuple[int, str]:
         """Live through one socket; return how it ended."""
         try:
             async with asyncio.timeout(ANSWER_S) as deadline:
                 socket = await http.ws_connect(
-                    self._url, **self._handshake, max_msg_size=0, heartbeat=PING_S,
+                    self._target(), **self._handshake, max_msg_size=0, heartbeat=PING_S,
                     timeout=ClientWSTimeout(ws_close=CLOSE_S),
                 )  # fmt: skip
                 try:
@@ -265,6 +274,8 @@ class Room:
                 if self._conversation.state == "open":
                     deadline.reschedule(None)
                     self._settled.set()
+                elif deadline.when() is None:  # moved: the next room has its time, too
+                    deadline.reschedule(asyncio.get_running_loop().time() + ANSWER_S)
         except SessionForgotten:
             await socket.close(code=NORMAL.code)
             return SESSION_OVER.code, "the room forgot messages that are not kept any more"

@@ -120,6 +120,20 @@ class Session:
         kept, self._kept = self._kept, []
         return kept
 
+    def depart(self, accepted: int, reason: str) -> list[Kept]:
+        """End the session in a room that has moved it; return what that room has not accepted, for the next room.
+
+        What was accepted once stays there, also where that room has forgotten it since.
+        """
+        self.accept(accepted)
+        leaving = [kept for kept in self._kept if kept.number == 0 or kept.number > self._accepted]
+        for kept in self._kept[: len(self._kept) - len(leaving)]:
+            kept.receipt.lose(MessageLost(reason, "unknown", kept.number))  # news only to who waits for `applied`
+        for kept in leaving:
+            kept.number, kept.failure, kept.applied_at_s = 0, None, 0.0
+        self._kept = []
+        return leaving
+
     def next_frame(self, kept: Kept) -> str | bytes:
         """Give a message its number and return its frame."""
         self._count += 1

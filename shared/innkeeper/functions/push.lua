@@ -83,7 +83,7 @@ local function push(keys, args)
       if session == '' then
         call('XADD', inbox, id, 't', kind, 'c', connection, 'e', edge, 'd', body)
       else
-        rows[session] = {last = last, generation = generation, state = state}
+        rows[session] = {last = last, generation = generation, state = state, moved = kind == 'leave' and body or ''}
         call('XADD', inbox, id, 't', kind, 'c', connection, 'e', edge, 'd', body, 's', session, 'n', said, 'g', tried)
       end
       index[n], data[n] = id .. ' ' .. edge .. ' ' .. count_text(#body) .. ' ' .. words, body
@@ -97,7 +97,8 @@ local function push(keys, args)
     edge_row, number .. ' ' .. first_text .. ' ' .. letters .. ' ' .. seconds)
   if not head[2] then call('HSET', sessions, '@', cursor .. '') end
   for session, row in pairs(rows or {}) do
-    call('HSET', sessions, 's:' .. session, row.last .. ' ' .. row.generation .. ' ' .. row.state .. ' ' .. seconds)
+    call('HSET', sessions, 's:' .. session, row.last .. ' ' .. row.generation .. ' ' .. row.state
+      .. (row.moved == '' and '' or ' ' .. row.moved) .. ' ' .. seconds)  -- moved: where its client is told to go
   end
   if not owner then return pushed(letters, first_text, 0, batch, owner) end
   local news = n == 1 and index[1] .. '\n' .. data[1] or table.concat(index, '|') .. '\n' .. table.concat(data)

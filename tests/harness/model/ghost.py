@@ -303,7 +303,7 @@ class Ghost:
         _apply(self.members, turn.members_set, turn.members_del)
         _apply(self.timers, turn.timers_set, turn.timers_del)
         for session in self.clients.keys() & turn.sessions_closed:
-            self.clients[session] = self.clients[session]._replace(state="closed")
+            self.clients[session] = self.clients[session]._replace(state="closed", moved="")
         self.dead += len(turn.dead)
         posted = int(meta.get(b"posted", b"0")) + len(turn.outbox)
         if posted:
@@ -410,7 +410,10 @@ class Ghost:
         hold("backlog: @", found.pop(b"@", b""), b"%d" % self.at)
         rows = {name.decode(): row.rpartition(b" ")[0].decode() for name, row in found.items()}
         wanted = {f"e:{edge}": row for edge, row in self.edges.items()}
-        wanted |= {f"s:{name}": f"{row.last} {row.generation} {row.state}" for name, row in self.clients.items()}
+        wanted |= {
+            f"s:{name}": f"{row.last} {row.generation} {row.state} {row.moved}".rstrip()
+            for name, row in self.clients.items()
+        }
         hold("sessions", rows, wanted)
 
     def _compare_inbox(self, length: int, tail: list[Any]) -> None:

@@ -10,11 +10,12 @@ _CAPPED = frozenset({"join", "text", "binary", "request", "post"})
 
 
 class Row(NamedTuple):
-    """A session row: last message number, generation, and up, down or closed."""
+    """A session row: last message number, generation, up, down or closed, and the data of the leave that closed it."""
 
     last: int
     generation: int
     state: str
+    moved: str = ""
 
 
 def _letter(row: Row | None, event: PushEvent) -> tuple[str, Row | None]:
@@ -31,7 +32,9 @@ def _letter(row: Row | None, event: PushEvent) -> tuple[str, Row | None]:
     elif kind in ("drop", "leave"):
         is_again = kind == "drop" and row.state == "down" and generation == row.generation
         letter = "o" if generation < row.generation else "d" if is_again else "a"
-        after = Row(row.last, generation, "down" if kind == "drop" else "closed")
+        after = Row(row.last, generation, "down")
+        if kind == "leave":
+            after = Row(row.last, generation, "closed", event.data.decode())
     elif generation < row.generation:
         letter = "o"
     elif kind == "resync":

@@ -123,7 +123,7 @@ class FakeSocket {
 /** Keep the events of a room as [type, fields]. */
 export function events(room) {
   const seen = [];
-  for (const type of ["open", "message", "resync", "down", "error", "close"]) {
+  for (const type of ["open", "message", "resync", "moved", "down", "error", "close"]) {
     room.addEventListener(type, (event) => {
       const fields = Object.entries(event).filter(([name]) => name !== "isTrusted");
       seen.push([type, Object.fromEntries(fields)]);

@@ -331,3 +331,17 @@ test("a promise that nobody looks at is no unhandled rejection", async () => {
   process.off("unhandledRejection", count);
   assert.equal(unhandled, 0);
 });
+
+test("with storage a reloaded page is where it was moved", () => {
+  const page = new Page();
+  live({ storage: "lobby" });
+  world.socket.say({ moved: { room: "match/7", accepted: 0 } }, { hello: { conn: "c-2", at: "4-5" } });
+  page.play("pagehide", { persisted: false });
+  const stored = JSON.parse(page.storage.get("lobby"));
+  assert.deepEqual([stored.generation, stored.room], [1, "match/7"]);
+  const reloaded = open({ storage: "lobby" });
+  assert.equal(world.socket.url, "ws://house/parties/match/7");
+  assert.deepEqual(world.socket.open().hello, { secret: stored.secret, generation: 2, last: "0-0" });
+  assert.equal(reloaded.room.url, world.socket.url);
+  page.gone();
+});

@@ -157,7 +157,7 @@ def test_a_replay_shows_what_was_addressed() -> None:
     )
     found = subprotocol.replay(entries, last=(5, 8), mark=(14, 9), join=3, connection="c-x")
     assert found is not None
-    assert (found.at, found.close) == ((5, 8), None)
+    assert (found.at, found.parting) == ((5, 8), None)
     assert found.frames == [
         ((6, 8), subprotocol.text_frame(6, b"a")),
         ((9, 9), subprotocol.binary_frame(9, b"b")),
@@ -171,7 +171,21 @@ def test_a_replay_ends_with_a_close() -> None:
     entries = log((b"text *", b"seen"), (b"text *", b"a"), wire.close_output(3, 4321, "bye"), (b"text *", b"b"), BACK)
     found = subprotocol.replay(entries, last=(5, 9), mark=(9, 9), join=3, connection="c-x")
     assert found is not None
-    assert (len(found.frames), found.close) == (1, (4321, "bye"))
+    assert (len(found.frames), found.parting) == (1, (4321, "bye"))
+
+
+def test_a_replay_ends_with_a_move() -> None:
+    """Where the room has moved the connection meanwhile, it gets what came before that, and where it goes."""
+    entries = log((b"text *", b"seen"), (b"text *", b"a"), wire.move_output(3, "hall/b"), (b"text *", b"b"), BACK)
+    found = subprotocol.replay(entries, last=(5, 9), mark=(9, 9), join=3, connection="c-x")
+    assert found is not None
+    assert (len(found.frames), found.parting) == (1, "hall/b")
+
+
+def test_rows_of_moved_sessions() -> None:
+    """Only the row of a session that was moved says where, and how many messages stayed."""
+    assert subprotocol.read_moved(b"7 2 closed hall/b 1700") == (7, "hall/b")
+    assert [subprotocol.read_moved(row) for row in (None, b"7 2 closed 1700", b"7 2 up 1700")] == [None] * 3
 
 
 @pytest.mark.parametrize("last", [None, (5, 9)])

@@ -8,7 +8,7 @@ import pytest
 
 from innkeeper.client.backoff import Backoff
 from innkeeper.client.conversation import Conversation, SessionForgotten
-from innkeeper.client.events import Closed, Down, Event, Message, Opened, Problem, Resync
+from innkeeper.client.events import Closed, Down, Event, Message, Moved, Opened, Problem, Resync
 from innkeeper.client.session import FrameInvalid
 from innkeeper.close_codes import TABLE
 from innkeeper.errors import MessageFailed, MessageLost, OutputInvalid
@@ -356,3 +356,57 @@ def test_jitter_leaves_out_a_part(monkeypatch: pytest.MonkeyPatch) -> None:
     for wrong in ({"first_s": 0.0}, {"first_s": float("nan")}, {"factor": 0.5}, {"most_s": 0.1}, {"jitter": 1.5}):
         with pytest.raises(ValueError, match="Backoff needs"):
             Backoff(**wrong)
+
+
+def test_a_move_takes_along_what_was_not_accepted() -> None:
+    """A new session says hello on the same socket; only after its answer the rest goes there, with numbers from 1."""
+    talk = Talk().live()
+    applied, accepted, lost, on_its_way = talk.send("a", "b", "c", "d")
+    talk.hear({"ack": 2, "applied": 1})
+    talk.written()
+    first = talk.it._session.secret
+    talk.hear({"moved": {"room": "match/7", "accepted": 3}})
+    (frame,) = talk.written()
+    assert isinstance(frame, str)
+    hello = orjson.loads(frame[1:])["hello"]
+    assert (hello["secret"] != first, hello["generation"], hello["last"]) == (True, 1, None)
+    assert (talk.it.state, talk.it.room, talk.events[-1]) == ("connecting", "match/7", Moved("match/7"))
+    assert [fate.accepted for fate in (applied, accepted, lost, on_its_way)] == [1, 1, 1, 0]
+    assert (applied.settled, applied.lost is None or applied.lost.applied) == ([None], "unknown")
+    assert [fate.lost is not None and fate.lost.applied for fate in (accepted, lost)] == ["unknown"] * 2
+    (late,) = talk.send("e")
+    assert talk.written() == []
+    talk.hear({"hello": {"conn": "c-2", "at": "4-5", "accepted": 0}})
+    assert talk.written() == ['1 "d"', '2 "e"']
+    assert talk.events[-1] == Opened(False, "c-2")
+    assert talk.of(Resync) == []
+    talk.hear({"ack": 2, "applied": 2})
+    assert [(fate.settled, fate.lost) for fate in (on_its_way, late)] == [([None], None)] * 2
+    assert talk.again()["last"] == "4-5"
+
+
+def test_a_move_may_answer_a_hello() -> None:
+    """A client that was away is moved when it asks; one that has ended, or was never answered, is moved nowhere."""
+    talk = Talk().live()
+    talk.send("a")
+    talk.again()
+    talk.hear({"moved": {"room": "match/7", "accepted": 0}})
+    talk.hear({"hello": {"conn": "c-2", "at": "4-5", "accepted": 0}})
+    assert talk.written()[-1] == '1 "a"'
+    talk.hear({"moved": {"room": "match/8", "accepted": 1}})
+    talk.it.lost(4503, "room full")
+    assert talk.it.closed is None
+    talk.it.end(1000, "left")
+    talk.hear({"moved": {"room": "match/9", "accepted": 1}})
+    assert (talk.it.room, talk.it.state) == ("match/8", "closed")
+
+
+def test_what_was_accepted_once_stays_where_it_was() -> None:
+    """Also where that room was rolled back since: a message for one room never goes to two."""
+    talk = Talk().live()
+    kept, sent = talk.send("a", "b")
+    talk.hear({"ack": 1})
+    talk.again()
+    talk.hear({"moved": {"room": "match/7", "accepted": 0}}, {"hello": {"conn": "c-2", "at": "4-5", "accepted": 0}})
+    assert talk.written()[-1] == '1 "b"'
+    assert (kept.accepted, sent.lost) == (1, None)

@@ -270,6 +270,29 @@ async def test_a_reload_finds_the_dropped() -> None:
     assert (await event(stage, "resume", 5)).outputs[1] == (b"close +1", b"4321 bye")
 
 
+async def test_who_was_moved_while_away_is_moved_when_back() -> None:
+    """The row says where it goes, and each return shows that again; a move that is undone leaves nothing behind."""
+
+    class Mover(Inn):
+        def on_message(self, conn: Connection, message: Any) -> None:
+            conn.move(message)
+            if message == "inn/no":
+                raise ValueError(message)
+
+    stage = await joined(Mover)
+    turn = await event(stage, "text", 1, number=1, data=b'"inn/no"')
+    assert [header for header, _ in turn.outputs] == [b"error +1"]
+    turn = await event(stage, "text", 1, number=2, data=b'"inn/b"')
+    assert turn.outputs == [(b"move +1", b"inn/b")]
+    stored = row(turn)
+    assert (stored["move"], "close" in stored) == ("inn/b", False)
+    await event(stage, "drop", 1)
+    assert (await event(stage, "resume", 2)).outputs[1] == (b"move +1", b"inn/b")
+    again = await staged(Mover, members={"c1": orjson.dumps(stored)})
+    assert again.activation.context.members["c1"].parting == "inn/b"
+    assert (await event(again, "resync", 3)).outputs[1] == (b"move +1", b"inn/b")
+
+
 @pytest.mark.parametrize(("kind", "outputs"), [("resume", 1), ("resync", 1), ("drop", 0)])
 async def test_condemned(kind: str, outputs: int) -> None:
     """An event that is put aside still does to the member what it says, without its hook."""
