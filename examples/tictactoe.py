@@ -12,7 +12,8 @@ class Lobby(Room):
 
     def on_connect(self, conn: Connection) -> None:
         """Match a newcomer with who waits, or let it wait."""
-        waiting = [member for member in self.connections if member is not conn and not member.has_tag("moving")]
+        others = (member for member in self.connections if member is not conn and member.is_connected)
+        waiting = [member for member in others if not member.has_tag("moving")]
         if not waiting:
             conn.send({"type": "waiting"})
             return

@@ -5,12 +5,15 @@ import os
 import time
 from base64 import b64decode
 from collections.abc import Callable
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import pytest
 from PIL import Image
 
+from harness.bots import Bot, bot
 from harness.house import Client, House, until
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -21,12 +24,12 @@ def house_of(example: str, folder: Path) -> House:
     return House(folder, edges=2, workers=2, target=str(EXAMPLES / f"{example}.py"))
 
 
-def last(client: Client, kind: str) -> dict[str, Any]:
+def last(client: Client | Bot, kind: str) -> dict[str, Any]:
     """Return the newest frame of a type."""
     return next((frame for frame in reversed(client.got) if frame.get("type") == kind), {})
 
 
-async def shows(client: Client, kind: str, fits: Callable[[dict[str, Any]], object]) -> dict[str, Any]:
+async def shows(client: Client | Bot, kind: str, fits: Callable[[dict[str, Any]], object]) -> dict[str, Any]:
     """Wait until a client's newest frame of a type fits."""
     await until(lambda: fits(last(client, kind)), f"a fitting {kind}", timeout_s=20, seen=client.got)
     return last(client, kind)
@@ -80,6 +83,39 @@ async def test_tic_tac_toe(tmp_path: Path) -> None:
         await shows(carl, "game", lambda f: f.get("begun") is True)
         await shows(x, "game", lambda f: f.get("begun") is True)
         assert [client.close_code for client in (ann, bob, carl)] == [None] * 3
+
+
+def _sees_marks(player: Bot, count: int) -> bool:
+    return sum(bool(mark) for mark in last(player, "game")["board"]) == count
+
+
+@pytest.mark.parametrize("language", ["python", "js"])
+async def test_tic_tac_toe_with_sessions(tmp_path: Path, language: str) -> None:
+    """Clients of innkeeper.v1 go from the lobby to a match and back on one socket, as those in the page do."""
+    async with (
+        house_of("tictactoe", tmp_path) as house,
+        bot(language, house.url("lobby/main"), "ann") as ann,
+        bot(language, house.url("lobby/main", edge=1), "bob") as bob,
+    ):
+        for _ in range(2):
+            for player in (ann, bob):
+                await shows(player, "game", lambda f: f.get("begun") is True)
+            x, o = sorted((ann, bob), key=lambda player: str(last(player, "you")["mark"]), reverse=True)
+            for count, cell in enumerate((0, 3, 1, 4, 2)):
+                player = (x, o)[count % 2]
+                await until(partial(_sees_marks, player, count), f"{count} marks", timeout_s=20, seen=player.got)
+                player.send({"type": "play", "cell": cell})
+            for player in (x, o):
+                await shows(player, "game", lambda f: f["winner"] == "X")
+            x.got.clear()
+            x.send({"type": "again"})
+            await shows(x, "waiting", bool)
+            o.got.clear()
+            o.send({"type": "again"})
+        for player in (ann, bob):
+            await player.sees("moved", 5)
+            assert player.count("down") == player.count("close") == player.count("resync") == 0
+            assert player.lost == {}
 
 
 async def test_arena(tmp_path: Path) -> None:
