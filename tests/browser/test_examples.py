@@ -158,7 +158,6 @@ async def says(tab: Tab, text: str) -> None:
     await tab.shows(f"document.getElementById('status').textContent === '{text}'")
 
 
-@pytest.mark.xfail(strict=True, reason="conn.move of clients that speak innkeeper.v1 is not merged yet")
 async def test_tictactoe(tmp_path: Path) -> None:
     """Two are taken from the lobby to a match and play until one has won; then a third and the winner play."""
     async with pages_of("tictactoe", tmp_path) as open_page:
