@@ -59,7 +59,10 @@ class Fanout:
                 run.append(encode_binary(body))
             else:
                 self._flush_run(run, touched)
-                self._deliver_one(header, body, touched)
+                try:
+                    self._deliver_one(header, body, touched)
+                except Exception:  # one that nobody can read must not cost the room the others
+                    log.exception("an output that this edge cannot read was skipped: %r", header)
         self._flush_run(run, touched)
         self._write(touched)
 

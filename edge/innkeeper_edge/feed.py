@@ -25,6 +25,7 @@ log = logging.getLogger("innkeeper.edge")
 
 _YOUNG_S = 1.0
 _FILL_COUNT = 64
+_NOT_SHOWN = "room %s: outputs failed on their way to its sockets"
 
 
 class Feed:
@@ -105,7 +106,12 @@ class Feed:
     # --- what comes -----------------------------------------------------------------------------------------------
     def receive(self, body: bytes) -> None:
         """Take a published batch."""
-        batch = read_batch(body)
+        try:
+            batch = read_batch(body)
+        except ValueError:
+            log.exception("room %s: a batch that this edge cannot read, looking into the outlog", self.address)
+            self.fill()
+            return
         if self._busy:
             self._waiting.append(batch)
         else:
@@ -120,10 +126,14 @@ class Feed:
         if verdict is Verdict.APPEND:
             sessions, previous = self.sessions, chain.position
             chain.advance(batch.first, batch.last, int(batch.mark))
-            self.fanout.deliver(batch.outputs)
-            if sessions is not None:
-                sessions.deliver(previous, chain.position[1], batch.outputs)
-                sessions.advance(batch.cursor)
+            try:
+                self.fanout.deliver(batch.outputs)
+                if sessions is not None:
+                    sessions.deliver(previous, chain.position[1], batch.outputs)
+                    sessions.advance(batch.cursor)
+            except Exception:  # nobody knows who has got them
+                log.exception(_NOT_SHOWN, self.address)
+                self.resync("outputs could not be shown")
         elif verdict is Verdict.FILL:
             self.fill()
         elif verdict is Verdict.RESYNC:
@@ -166,7 +176,12 @@ class Feed:
             last, cursor = stored
             if last is not None and parse_id(last) == chain.position:
                 break  # nothing was missed; the outlog of a sleeping room may have expired
-            if not self._append_entries(entries):
+            try:
+                if not self._append_entries(entries):
+                    return
+            except Exception:
+                log.exception(_NOT_SHOWN, self.address)
+                self.resync("outputs could not be shown")
                 return
             if len(entries) < _FILL_COUNT:
                 break

@@ -118,7 +118,10 @@ class Sessions:
                 run.append(subprotocol.binary_frame(position[0] + 1, body))
             else:
                 self._show_run(run, position, touched)
-                self._deliver_one(header, body, (position[0] + 1, mark), position, touched)
+                try:
+                    self._deliver_one(header, body, (position[0] + 1, mark), position, touched)
+                except Exception:  # as in the fan-out
+                    log.exception("an output that this edge cannot read was skipped: %r", header)
             position = (position[0] + 1, mark)
         self._show_run(run, position, touched)
         self._unlooked_count += len(outputs)
@@ -225,9 +228,13 @@ class Sessions:
             return
         missed: Replay | None = Replay(position, [], None)
         if word != "resync":
-            missed = subprotocol.replay(
-                entries, last=member.last, mark=position, join=member.join, connection=member.id
-            )
+            try:
+                missed = subprotocol.replay(
+                    entries, last=member.last, mark=position, join=member.join, connection=member.id
+                )
+            except Exception:
+                log.exception("room %s: what a session missed cannot be read", self._feed.address)
+                missed = None
             if missed is None and previous[0] and member.last == previous:
                 missed = Replay(
                     previous, [], None

@@ -305,6 +305,21 @@ async def test_a_resume_without_its_past(feed: FakeFeed) -> None:
     assert written(member) == [facts("resync", "12-7", 4), "13 snapshot"]
 
 
+async def test_outputs_that_cannot_be_read(feed: FakeFeed, caplog: pytest.LogCaptureFixture) -> None:
+    """One is skipped with an error, and the others keep their numbers; a past with one is a past that is not there."""
+    member = feed.live()
+    feed.sessions.deliver((10, 7), 7, [*text("a"), (b"text -c-abc", b"?"), (b"close +3", b"?"), *text("d")])
+    assert written(member) == ["11 a", "14 d"]
+    assert caplog.text.count("cannot read was skipped") == 2
+    back = feed.socket(last=(8, 7), generation=2)
+    missed = entries((b"text *", b"seen"), (b"close +3", b"?"), (b"join 3 c-x 2 back", b""), first=8)
+    feed.replies = [[[b"25", b"4 2 up 9"], missed]]
+    feed.sessions.deliver((9, 7), 7, [(b"join 3 c-x 2 back", b"")])
+    await feed.settled()
+    assert (written(back), feed.queue[-1].kind) == ([], "resync")
+    assert "what a session missed cannot be read" in caplog.text
+
+
 async def test_a_resume_of_a_closed_session(feed: FakeFeed) -> None:
     """Where the session has ended since its mark, its socket is told so."""
     member = feed.socket(last=(8, 7), generation=2)
