@@ -32,6 +32,7 @@ export const RETRY_CODES = Object.freeze({
   1012: "edge restarting", 1013: "try again later", 4503: "room full", 4507: "no answer to pings", 4508: "slow reader",
   4512: "resync",
 });
+const TOO_BIG = 1009;
 const SESSION_OVER = 4410;
 const ROOM_FULL = 4503; // the refused join ended its session
 
@@ -183,6 +184,13 @@ class Session {
     this.end(`the room has moved this client to ${room}`, "moved");
     for (const sent of leaving) Object.assign(sent, { n: 0, failure: null, appliedAt: 0 });
     return leaving;
+  }
+
+  /** Note that the edge found a message too large: if any that it has not accepted is, then the largest. */
+  refuseLargest() {
+    const size = ({ payload }) => (typeof payload === "string" ? new TextEncoder().encode(payload) : payload).length;
+    const sent = this.#between(this.accepted, this.count);
+    if (sent.length) this.refused = sent.reduce((most, one) => (size(one) > size(most) ? one : most)).n;
   }
 
   end(message, code) {
@@ -363,6 +371,7 @@ export class Room extends EventTarget {
     this.#detach(socketCode);
     clearInterval(this.#ticker);
     for (const unlisten of this.#unlisten) unlisten();
+    if (code === TOO_BIG && reason === FINAL_CODES[TOO_BIG]) this.#session.refuseLargest();
     this.#session.end(`the connection ended: ${code} ${reason}`.trim(), "closed");
     this.#tell("close", { code, reason, final: true });
   }

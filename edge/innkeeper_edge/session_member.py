@@ -222,7 +222,7 @@ class SessionMember(Member):
         if self.stage is Stage.MOVED and not self.closing:
             self._take_hello(payload, is_text=is_text)
             return not self.is_overfull
-        if self.closing or not self.pushed:
+        if self.closing or not self.pushed or self._is_leaving:
             return not self.is_overfull
         message = read_message(payload, is_text=is_text)
         if is_text and not is_utf8(payload):
@@ -258,6 +258,8 @@ class SessionMember(Member):
             return False
         if self.closing:
             return False
+        if self._is_leaving and letter in "ouc":
+            return False  # the room's close, which stands before the message, says more
         if letter == "o":
             self.end(REPLACED)
         elif letter == "c" and event.kind in ("join", "resume") and self._edge is not None and self._feed is not None:
@@ -312,6 +314,10 @@ class SessionMember(Member):
             frames = b"".join(self.outgoing)
             self.outgoing.clear()
             self.write(frames)
+
+    def take_leave(self) -> None:
+        """Take nothing more from the client: the room closes the socket, and then the member leaves."""
+        self._is_leaving = True
 
     def part(self, parting: Parting) -> None:
         """Close, or go to another room, after all that was shown, because the room says so: then the member leaves."""

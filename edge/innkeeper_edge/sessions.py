@@ -12,7 +12,7 @@ from innkeeper.functions import Pushed
 from innkeeper.wire import BINARY_TO_ALL, TEXT_TO_ALL, StreamId, format_id, read_close
 from innkeeper_edge import subprotocol
 from innkeeper_edge.session_member import SessionMember, Stage
-from innkeeper_edge.subprotocol import Replay
+from innkeeper_edge.subprotocol import Parting, Replay
 
 if TYPE_CHECKING:
     from innkeeper.channel import Command
@@ -25,6 +25,7 @@ log = logging.getLogger("innkeeper.edge")
 _AT_EVERY = 256  # a client is told where it stands when so many outputs were not for it: so its last id stays known
 _LOOK_EVERY = 64
 _CLOSED = b"closed"
+_PART_S = 2.0  # how long a socket that the room closes waits to hear what became of what it had said
 
 
 class Sessions:
@@ -42,6 +43,7 @@ class Sessions:
         self._cursor = 0
         self._pending: deque[tuple[int, SessionMember, int]] = deque()  # accepted messages: iseq, sender, number
         self._unlooked_count = 0
+        self._parting: dict[int, tuple[SessionMember, Parting]] = {}  # by join: whom the room closes or moves
 
     def __iter__(self) -> Iterator[SessionMember]:
         return iter([member for members in self.sockets.values() for member in members])
@@ -62,6 +64,9 @@ class Sessions:
     def _hide(self, member: SessionMember) -> None:
         if self.live.get(member.join) is member:
             del self.live[member.join]
+        parting = self._parting.get(member.join)
+        if parting is not None and parting[0] is member:
+            del self._parting[member.join]
 
     # --- what became of messages ----------------------------------------------------------------------------------
     def answered(self, batch: "list[Queued]", pushed: Pushed) -> None:
@@ -82,12 +87,36 @@ class Sessions:
                 member.say(ack=member.accepted, applied=member.applied)
             else:
                 member.say(ack=member.accepted)
+        self._let_go()
 
     def advance(self, cursor: int) -> None:
-        """Take the room's cursor: tell whose messages are committed."""
+        """Take the room's cursor, after all outputs up to there: tell what is applied, then part with sockets.
+
+        The commit that closes a socket is that of its messages, too: its client shall hear of both.
+        """
         self._cursor = max(self._cursor, cursor)
         for member in self._applied(self._cursor):
             member.say(applied=member.applied)
+        self._let_go()
+
+    def _let_go(self, *, at_once: bool = False) -> None:
+        """Part with sockets as the room says; those with messages on their way into the inbox are closed later."""
+        for join, (member, parting) in list(self._parting.items()):
+            if at_once or isinstance(parting, str) or not member.waiting_count:
+                del self._parting[join]
+                member.part(parting)
+
+    def _part(self, member: SessionMember, parting: Parting) -> None:
+        """Show no more to a socket that the room closes or moves; :meth:`advance` does it."""
+        if member.stage is not Stage.LIVE:
+            member.part(parting)
+            return
+        self._hide(member)
+        self._parting[member.join] = member, parting
+        if not isinstance(parting, str):
+            member.take_leave()
+            if member.waiting_count:
+                self._feed.edge.loop.call_later(_PART_S, member.part, parting)
 
     def _applied(self, cursor: int) -> dict[SessionMember, None]:
         pending, found = self._pending, dict[SessionMember, None]()
@@ -160,9 +189,11 @@ class Sessions:
         elif verb in (b"close", b"move"):
             named = self.live.get(int(rest[1:]))
             if named is not None:
-                named.part(subprotocol.read_parting(verb, body))
+                self._part(named, subprotocol.read_parting(verb, body))
         else:
             receivers = self._addressed(rest) if verb in (b"text", b"binary", b"error") else []
+            if verb == b"error" and rest[:1] == b"+" and (parting := self._parting.get(int(rest[1:]))) is not None:
+                receivers.append(parting[0])  # it is about a message that counts as applied without it
             frame = subprotocol.frame_of(verb, position, body) if receivers else None
             if frame is not None:
                 for member in receivers:
@@ -244,6 +275,8 @@ class Sessions:
             self._ask_resync(member)
             return
         accepted = int(stored.split(b" ", 1)[0])
+        if int(iseq) <= self._cursor:
+            member.applied = max(member.applied, accepted)  # told with the answer: a close may follow it
         member.go_live(word, missed, accepted)
         member.flush()
         self._pending.append((int(iseq), member, accepted))
@@ -276,6 +309,7 @@ class Sessions:
     # --- history was cut ------------------------------------------------------------------------------------------
     def cut(self) -> None:
         """Hold back all sockets until their resync marks; one that waits for its join comes again."""
+        self._let_go(at_once=True)
         self._pending.clear()
         self._cursor = 0
         self.live.clear()

@@ -296,6 +296,31 @@ async def test_a_failed_handler_breaks_applied_alone(stage: Stage, language: str
         assert ann.lost == {}
 
 
+@pytest.mark.parametrize("language", LANGUAGES)
+@pytest.mark.parametrize("last", ["close me", "end"])
+async def test_messages_that_close_their_sender(stage: Stage, language: str, last: str) -> None:
+    """The commit that closes the socket has applied the message, and its sender hears of both."""
+    for n in range(6):
+        async with bot(language, stage.url(f"doors/{language}-{n}"), "ann") as ann:
+            ids = [ann.send(word) for word in ("hello", last)]
+            await ann.sees("close")
+            await ann.is_told(ids)
+            assert (ann.lost, ann.failed) == ({}, [])
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+@pytest.mark.parametrize("size_bytes", [101, 1000])
+async def test_messages_that_are_too_large(stage: Stage, language: str, size_bytes: int) -> None:
+    """They end the connection, and were certainly not applied, nor was what came after them."""
+    async with bot(language, stage.url(f"doors/big-{language}"), "ann") as ann:
+        await ann.is_told([ann.send("hello")])
+        ids = [ann.send("x" * (size_bytes - 2)), ann.send("more")]
+        await ann.sees("close")
+        await until(lambda: len(ann.lost) == 2, "both are lost", seen=ann.lost)
+        assert ann.lost == dict.fromkeys(ids, "no")
+        assert await stage.state(f"doors/big-{language}", "heard") == 1
+
+
 @pytest.mark.parametrize("language", [*LANGUAGES, "ws"])
 async def test_bytes_and_raw_rooms(stage: Stage, language: str) -> None:
     """Bytes are bytes in both kinds of rooms, text is text in a raw one, also such that looks like a control."""

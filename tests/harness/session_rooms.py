@@ -48,6 +48,21 @@ class Hasty(Diary):
     grace_s = 0.5
 
 
+class Doors(Room):
+    """Closes who says so, and ends when somebody says so; too small for long words."""
+
+    message_bytes = 100
+    grace_s = 0.0
+
+    def on_message(self, conn: Connection, message: Any) -> None:
+        """Do as told."""
+        self.state["heard"] = self.state.get("heard", 0) + 1
+        if message == "close me":
+            conn.close(4321, "bye")
+        elif message == "end":
+            self.destroy()
+
+
 class Rawdiary(Room):
     """Sends back what it gets, in raw mode."""
 

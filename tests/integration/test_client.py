@@ -111,7 +111,7 @@ async def test_what_waits_when_it_ends_is_told(edge: ScriptedEdge, caplog: pytes
     """A message on its way is unknown, one sent later was not applied; unlooked-at ones are no complaint."""
     room, socket = await _enter(edge)
     sent, unseen = room.send(1), room.send(2)
-    await socket.close(1009, "message too big")
+    await socket.close(4403, "refused")
     with pytest.raises(MessageLost) as caught:
         await _is_done(sent)
     assert (caught.value.applied, caught.value.number) == ("unknown", 1)

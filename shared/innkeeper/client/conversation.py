@@ -8,7 +8,7 @@ from typing import Any, Literal
 from innkeeper.client.backoff import Backoff
 from innkeeper.client.events import Closed, Down, Event, Message, Moved, Opened, Problem, Resync
 from innkeeper.client.session import FrameInvalid, Kept, Output, Receipt, Session, answer_in, parse
-from innkeeper.close_codes import FULL, SESSION_OVER, is_final
+from innkeeper.close_codes import FULL, SESSION_OVER, TOO_BIG, is_final
 from innkeeper.codec import Codec, MessageInvalid, decode, encode
 
 STEADY_S = 5.0  # a connection that lived so long starts the waits anew
@@ -193,6 +193,8 @@ class Conversation:
         if self.closed is None:
             self.state = "closed"
             self.closed = Closed(code, reason)
+            if (code, reason) == (TOO_BIG.code, TOO_BIG.reason):
+                self._session.refuse_largest()
             self._session.end(_told(self.closed))
             self._tell(self.closed)
 

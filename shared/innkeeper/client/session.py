@@ -81,6 +81,10 @@ class Kept:
             return f"{self.number} {self.payload}"
         return self.number.to_bytes(_NUMBER_BYTES, "big") + self.payload
 
+    def size_bytes(self) -> int:
+        """Return what the room's limit counts."""
+        return len(self.payload.encode() if isinstance(self.payload, str) else self.payload)
+
 
 class Session:
     """One session of one client.
@@ -192,6 +196,12 @@ class Session:
     def refuse_from(self, number: int) -> None:
         """Note that the edge took no message from this number on."""
         self._refused_from = number
+
+    def refuse_largest(self) -> None:
+        """Note that the edge found a message too large: if any that it has not accepted is, then the largest."""
+        sent = [kept for kept in self._kept if kept.number > self._accepted]
+        if sent:
+            self._refused_from = max(sent, key=Kept.size_bytes).number
 
     def end(self, reason: str) -> None:
         """Tell everybody who waits that nothing more will be heard."""

@@ -291,6 +291,16 @@ test("out of order is the end, and what the edge refused was not applied", async
   assert.deepEqual(of("close"), [{ code: 4400, reason: "bad frame", final: true }]);
 });
 
+test("a message that was too large was not applied, nor what came after it", async () => {
+  for (const [reason, applied] of [["message too big", ["unknown", "no", "no"]], ["said by a proxy", ["unknown", "unknown", "unknown"]]]) {
+    const { room } = live();
+    const sent = ["acked, and the largest of all", "a", "ééééééé", "longer yet"].map((value) => room.send(value));
+    world.socket.say({ ack: 1 });
+    world.socket.die(1009, reason);
+    assert.deepEqual((await Promise.all(sent.slice(1).map(stand))).map(([, error]) => error.applied), applied);
+  }
+});
+
 test("every code of the table ends or goes on as it says", () => {
   for (const code of [...Object.keys(FINAL_CODES), 3000, 3999, 4000, 4499].map(Number).filter((code) => code !== 4410)) {
     const { room, of } = live();

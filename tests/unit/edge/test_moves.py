@@ -129,6 +129,7 @@ class FakeRoom:
     def moves(self, target: str = "hall/b") -> None:
         """Let the room move its member."""
         self.sessions.deliver((10, 7), 7, [wire.move_output(3, target)])
+        self.sessions.advance(0)
 
     async def pass_on(self) -> None:
         """Let everything run that can."""
@@ -198,6 +199,17 @@ async def test_it_does_not_wait_for_ever_for_what_is_applied(room: FakeRoom, mon
     room.answer("aa")
     await asyncio.sleep(0.05)
     assert controls(member) == [{"moved": {"room": "hall/b", "accepted": 1}}]
+
+
+async def test_failures_after_the_move(room: FakeRoom) -> None:
+    """A message of the same batch that failed is told before it counts as applied."""
+    member = room.socket()
+    error = (b"error +3", b'{"error":"handler_failed","n":2}')
+    room.sessions.deliver((10, 7), 7, [wire.move_output(3, "hall/b"), (b"text *", b"not shown"), error])
+    room.sessions.advance(0)
+    writes = [call.args[0] for call in member._transport.write.call_args_list]
+    assert writes[-1].endswith(b'!{"error":"handler_failed","n":2,"at":"13-7"}')
+    assert not any(b"not shown" in write for write in writes)
 
 
 @pytest.mark.parametrize(("letters", "code"), [("o", 4409), ("", 1012), ("u", 1012), ("d", None)])

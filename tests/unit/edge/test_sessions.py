@@ -15,6 +15,7 @@ from innkeeper.connection import User
 from innkeeper.errors import RedisUnavailable
 from innkeeper.functions import Pushed, PushEvent
 from innkeeper.keys import room_keys
+from innkeeper_edge import sessions as sessions_module
 from innkeeper_edge.chain import Chain
 from innkeeper_edge.guarded_socket import GuardedSocket
 from innkeeper_edge.session_member import SessionMember, Stage
@@ -123,6 +124,9 @@ class FakeFeed:
     def answer(self, member: SessionMember, letters: str, *, first_iseq: int = 20) -> None:
         """Answer all that is queued."""
         batch, self.queue = self.queue, []
+        for event in batch:
+            if event.number:
+                member.settled(len(event.data))  # as an ingress does
         self.sessions.answered([(event, member) for event in batch], Pushed(letters, first_iseq, b"w", 1))
 
 
@@ -193,6 +197,52 @@ async def test_accepted_and_applied(feed: FakeFeed) -> None:
     feed.take(member, 4)
     feed.answer(member, "a", first_iseq=30)
     assert written(member) == [{"ack": 4, "applied": 4}]
+
+
+async def test_a_close_by_the_room(feed: FakeFeed) -> None:
+    """What its commit has applied is told before the close, failures among it first; outputs after it are not shown."""
+    member = feed.live()
+    feed.take(member, 1, 2)
+    feed.answer(member, "aa", first_iseq=20)
+    written(member)
+    error = (b"error +3", b'{"error":"handler_failed","n":2}')
+    feed.sessions.deliver((10, 7), 7, [*text("a"), (b"close +3", b"4321 bye"), *text("not shown"), error])
+    feed.sessions.advance(21)
+    assert written(member) == ["11 a", {"error": "handler_failed", "n": 2, "at": "14-7"}, {"applied": 2}, 4321]
+    assert member.leave_event().kind == "leave"
+
+
+@pytest.mark.parametrize(
+    ("letters", "told"),
+    [("aa", [{"ack": 2, "applied": 1}, 4321]), ("cc", [4321]), ("ac", [{"ack": 1, "applied": 1}, 4321])],
+)
+async def test_a_close_by_the_room_before_the_answer(feed: FakeFeed, letters: str, told: list[Any]) -> None:
+    """It waits for what is on its way into the inbox, and takes nothing more."""
+    member = feed.live()
+    feed.take(member, 1, 2)
+    feed.sessions.deliver((10, 7), 7, [(b"close +3", b"4321 bye")])
+    feed.sessions.advance(20)
+    feed.take(member, 3)
+    assert (written(member), len(feed.queue)) == ([], 2)
+    feed.answer(member, letters, first_iseq=20)
+    assert written(member) == told
+
+
+async def test_a_close_by_the_room_without_an_answer(feed: FakeFeed, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It does not wait for ever, and with a cut history not at all."""
+    monkeypatch.setattr(sessions_module, "_PART_S", 0.01)
+    for is_cut in (False, True):
+        member = feed.live()
+        feed.take(member, 1)
+        feed.sessions.deliver((10, 7), 7, [(b"close +3", b"4321 bye")])
+        feed.sessions.advance(20)
+        assert written(member) == []
+        if is_cut:
+            feed.sessions.cut()
+        else:
+            await asyncio.sleep(0.05)
+        assert written(member) == [4321]
+        feed.sessions.remove(member)
 
 
 async def test_said_again(feed: FakeFeed) -> None:

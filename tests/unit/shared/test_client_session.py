@@ -278,6 +278,18 @@ def test_what_the_edge_refused_was_not_applied() -> None:
     assert (one.lost.applied, two.lost.applied) == ("unknown", "no")
 
 
+@pytest.mark.parametrize(
+    ("reason", "applied"), [("message too big", ["unknown", "no", "no"]), ("said by a proxy", ["unknown"] * 3)]
+)
+def test_a_message_that_was_too_large_was_not_applied(reason: str, applied: list[str]) -> None:
+    """Nor what came after it; of what the edge had before nobody knows."""
+    talk = Talk().live()
+    _, *rest = talk.send("acked, and the largest of all", "a", "ééééééé", "longer yet")
+    talk.hear({"ack": 1})
+    talk.it.lost(1009, reason)
+    assert [one.lost and one.lost.applied for one in rest] == applied
+
+
 @pytest.mark.parametrize("code", [code for code in TABLE if code.code != 4410], ids=lambda code: str(code.code))
 def test_every_code_of_the_table_ends_or_goes_on_as_it_says(code: Any) -> None:
     """Final codes close, others come back."""
