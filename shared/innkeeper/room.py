@@ -292,8 +292,8 @@ class Room(Generic[S]):
             every: Seconds between runs, 0.02 at least; alone, the first run is that far away too.
             cron: When it runs, as ``minute hour day month weekday`` in UTC; without any of the others.
             payload: JSON that the hook gets, 16 KiB at most.
-            missed: What becomes of runs that nobody was there for: ``skip`` them, run ``once`` for all of them, or run
-                ``all`` of them one after another.
+            missed: What becomes of runs whose time passes before the one before them has run: ``skip`` them, run
+                ``once`` for all of them, or run ``all``. The first that nobody was there for runs late in any case.
 
         Raises:
             TimerInvalid: Something makes no sense, this class has no ``on_timer``, or the room has 1,000 timers.

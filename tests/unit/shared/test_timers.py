@@ -2,6 +2,7 @@
 
 import math
 from datetime import UTC, datetime, timedelta, timezone
+from pathlib import Path
 from typing import Any
 
 import orjson
@@ -207,7 +208,21 @@ def test_the_next_tick(missed: Any, late_ms: int, due_ms: int) -> None:
 
 @given(st.integers(20, 10_000), st.integers(0, 200_000), st.sampled_from(["skip", "once", "all"]))
 def test_policies_run_as_often_as_they_say(every_ms: int, away_ms: int, missed: Any) -> None:
-    """After a time away: with skip none is due, with once one at most, with all each of the missed ones."""
+    """After a time away the first tick runs late; of those after it none, one for all of them, or each."""
+    passed = away_ms // every_ms  # ticks after the first
+    assert _runs_after(every_ms, away_ms, missed) == {"skip": 1, "once": 1 + min(passed, 1), "all": 1 + passed}[missed]
+
+
+@pytest.mark.parametrize(("missed", "runs"), [("skip", 1), ("once", 2), ("all", 5)])
+def test_a_pause_of_five_runs(missed: Any, runs: int) -> None:
+    """It is followed by as many as the page for authors says."""
+    assert _runs_after(1000, 4300, missed) == runs
+    page = (Path(__file__).parents[3] / "docs" / "handlers.md").read_text("utf-8")
+    assert "after a pause of five runs there are 1, 2 or 5" in page
+
+
+def _runs_after(every_ms: int, away_ms: int, missed: Any) -> int:
+    """Return how often a timer runs at once, whose first tick was so long ago."""
     row = every(every_ms=every_ms, missed=missed, due_ms=NOW_MS)
     runs, back_ms = 0, NOW_MS + away_ms
     while row.due_ms <= back_ms:
@@ -216,8 +231,7 @@ def test_policies_run_as_often_as_they_say(every_ms: int, away_ms: int, missed: 
         assert (found.due_ms - NOW_MS) % every_ms == 0
         assert found.due_ms > row.due_ms
         row, runs = found, runs + 1
-    passed = away_ms // every_ms
-    assert runs == {"skip": 1, "once": 1 + min(passed, 1), "all": 1 + passed}[missed]
+    return runs
 
 
 @pytest.mark.parametrize(("missed", "due_ms"), [("skip", 180_000), ("once", 130_000), ("all", 60_000)])
