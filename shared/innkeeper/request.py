@@ -19,14 +19,16 @@ REQUEST_S: Final = 30.0
 
 # What belongs to one hop, or is written by the edge itself.
 HOP_HEADERS: Final = frozenset(
-    ("connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "te", "trailer", "transfer-encoding",
-     "upgrade")
+    ("connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "proxy-connection", "te", "trailer",
+     "transfer-encoding", "upgrade")
 )  # fmt: skip
 _OWN_HEADERS = HOP_HEADERS | {"content-length", "date", "server"}
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _VALUE = re.compile(r"[\t\x20-\x7e]*")
 _METHOD = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,64}")
-_PATH = re.compile(r"/[^\s#\x00-\x1f\x7f]*")
+_PATH = re.compile(r"/[^\s#\x00-\x1f\x7f\ud800-\udfff]*")
+_LINE = re.compile(r"[^\x00-\x08\x0a-\x1f\x7f\ud800-\udfff]*")
+_TYPE_HEADER = "content-type"
 _FIRST_STATUS, _LAST_STATUS = 200, 599
 
 
@@ -123,25 +125,45 @@ def new_request(
         method: A word.
         path: From a slash on, perhaps with a query.
         body: bytes, str, or a JSON value; the last two get a ``content-type`` if the headers have none.
-        headers: Names in any case.
+        headers: Names in any case. Those of a connection are left out, as an edge does.
         query: Follows that of the path.
 
     Raises:
-        ValueError: The method or path is none.
+        ValueError: The method, path or a header is none; the text says which.
         OutputInvalid: The body is no JSON value, or over 1 MiB.
     """
-    if not _METHOD.fullmatch(method) or not _PATH.fullmatch(path):
-        raise ValueError(f"{method!r} {path!r}: a method is a word, a path begins with / and has no blanks")
+    if not _fits(_METHOD, method):
+        raise ValueError(f"method {method!r}: a word, such as GET")
+    if not _fits(_PATH, path):
+        raise ValueError(f"path {path!r}: it begins with / and has no blanks, controls, # or halves of surrogates")
     where, _, text = path.partition("?")
     more = query.items() if isinstance(query, Mapping) else query
     pairs = [*parse_query(text), *((str(name), str(value)) for name, value in more)]
-    given = {name.lower(): value for name, value in (headers or {}).items()}
+    given = _request_headers(headers or {})
     data = body
     if not isinstance(body, bytes):
-        natural, data = encode_body(body)
+        natural, data = encode_body(body, "a body")
         if natural:
-            given.setdefault("content-type", natural)
+            given.setdefault(_TYPE_HEADER, natural)
     return Request(method, where, query_all=pairs, headers=given, body=data)
+
+
+def _request_headers(headers: object) -> dict[str, str]:
+    if not isinstance(headers, Mapping):
+        raise ValueError(f"headers {headers!r}: a mapping of names to text")  # noqa: TRY004 - one error for all of it
+    given: dict[str, str] = {}
+    for name, value in headers.items():
+        if not _fits(_TOKEN, name):
+            raise ValueError(f"headers: {name!r} is no name that HTTP allows")
+        if not _fits(_LINE, value):
+            raise ValueError(f"headers: {name}: {value!r} is no line of text")
+        if name.lower() not in HOP_HEADERS:
+            given[name.lower()] = value
+    return given
+
+
+def _fits(pattern: re.Pattern[str], value: object) -> bool:
+    return isinstance(value, str) and pattern.fullmatch(value) is not None
 
 
 class Response:
@@ -156,11 +178,11 @@ class Response:
     Args:
         body: A JSON value; str is sent as text, bytes as they are, None as nothing.
         status: 200 to 599.
-        headers: A mapping, or pairs.
+        headers: A mapping, or pairs. A ``content-type`` among them counts as ``content_type``.
         content_type: Instead of the one that fits the body.
 
     Raises:
-        ValueError: A status, or a header, that HTTP does not allow, or that the edge writes itself.
+        ValueError: A status, or a header, that HTTP does not allow, or that the edge writes itself; two content types.
         OutputInvalid: The body is no JSON value, or over 1 MiB.
     """
 
@@ -176,10 +198,16 @@ class Response:
         given: object = status  # users write what they like
         if not isinstance(given, int) or isinstance(given, bool) or not _FIRST_STATUS <= given <= _LAST_STATUS:
             raise ValueError(f"status {status!r}: a whole number from {_FIRST_STATUS} to {_LAST_STATUS}")
-        natural, self.body = encode_body(body)
+        natural, self.body = encode_body(body, "an answer")
         self.status = status
-        self.headers = [_checked(*pair) for pair in (headers.items() if isinstance(headers, Mapping) else headers)]
-        self.content_type = _checked("content-type", content_type)[1] or natural
+        pairs = [_checked(pair) for pair in (headers.items() if isinstance(headers, Mapping) else headers)]
+        self.headers = [pair for pair in pairs if pair[0].lower() != _TYPE_HEADER]
+        types = [value for name, value in pairs if name.lower() == _TYPE_HEADER]
+        if content_type:
+            types.append(_checked((_TYPE_HEADER, content_type))[1])
+        if len(types) > 1:
+            raise ValueError(f"content types {types}: give one, as content_type or among the headers")
+        self.content_type = "".join(types) or natural
 
     def text(self) -> str:
         """Return the body as text; UnicodeDecodeError where it is not UTF-8."""
@@ -191,6 +219,8 @@ class Response:
 
     def header(self, name: str) -> str | None:
         """Return the first header of a name, in any case, or None."""
+        if name.lower() == _TYPE_HEADER:
+            return self.content_type or None
         return next((value for known, value in self.headers if known.lower() == name.lower()), None)
 
     def __repr__(self) -> str:
@@ -235,8 +265,8 @@ def parse_query(text: str) -> list[tuple[str, str]]:
     return parse_qsl(text, keep_blank_values=True, errors="replace")
 
 
-def encode_body(body: Any) -> tuple[str, bytes]:
-    """Return the natural content type of a body, and its bytes.
+def encode_body(body: Any, what: str) -> tuple[str, bytes]:
+    """Return the natural content type of a body, and its bytes; ``what`` it is stands in errors.
 
     Raises:
         OutputInvalid: It is no JSON value, or over 1 MiB.
@@ -251,13 +281,17 @@ def encode_body(body: Any) -> tuple[str, bytes]:
         else:
             natural, data = JSON_TYPE, orjson.dumps(body)
     except (TypeError, ValueError) as error:
-        raise OutputInvalid(f"cannot answer with this value: {error}") from None
+        raise OutputInvalid(f"{what} cannot be this value: {error}") from None
     if len(data) > TURN_OUT_BYTES:
-        raise OutputInvalid(f"an answer of {len(data)} bytes: at most {TURN_OUT_BYTES}")
+        raise OutputInvalid(f"{what} of {len(data)} bytes: at most {TURN_OUT_BYTES}")
     return natural, data
 
 
-def _checked(name: object, value: object) -> tuple[str, str]:
+def _checked(pair: Any) -> tuple[str, str]:
+    try:
+        name, value = pair
+    except (TypeError, ValueError):
+        raise ValueError(f"headers {pair!r}: a mapping, or pairs of name and value") from None
     if not isinstance(name, str) or not _TOKEN.fullmatch(name):
         raise ValueError(f"header name {name!r}: HTTP does not allow it")
     if name.lower() in _OWN_HEADERS:

@@ -44,13 +44,43 @@ def test_the_query_of_a_request_of_a_program() -> None:
     assert new_request("GET", "/", query=[("x", "1"), ("x", "2")]).query_all == [("x", "1"), ("x", "2")]
 
 
-@pytest.mark.parametrize(("method", "path"), [("", "/"), ("G T", "/"), ("GET", "a"), ("GET", "/a b"), ("GET", "/#a")])
-def test_requests_that_no_program_can_make(method: str, path: str) -> None:
-    """They would not pass as HTTP."""
-    with pytest.raises(ValueError, match="a method is a word, a path begins with / and has no blanks"):
-        new_request(method, path)
-    with pytest.raises(OutputInvalid):
-        new_request("POST", "/", body=object())
+@pytest.mark.parametrize(
+    ("method", "path", "headers", "named"),
+    [
+        ("", "/", {}, "^method ''"),
+        ("G T", "/", {}, "^method 'G T'"),
+        (5, "/", {}, "^method 5"),
+        ("GET", "a", {}, "^path 'a'"),
+        ("GET", "/a b", {}, "^path"),
+        ("GET", "/#a", {}, "^path"),
+        ("GET", "/\ud800", {}, "^path"),
+        ("GET", None, {}, "^path None"),
+        ("GET", "/", 5, "^headers 5"),
+        ("GET", "/", {"x y": "1"}, "^headers: 'x y'"),
+        ("GET", "/", {5: "1"}, "^headers: 5"),
+        ("GET", "/", {"X": "a\r\nb: c"}, "^headers: X"),
+        ("GET", "/", {"X": b"a"}, "^headers: X"),
+        ("GET", "/", {"X": 5}, "^headers: X"),
+    ],
+)
+def test_requests_that_no_program_can_make(method: Any, path: Any, headers: Any, named: str) -> None:
+    """They would not pass as HTTP; the error names what is wrong."""
+    with pytest.raises(ValueError, match=named):
+        new_request(method, path, headers=headers)
+
+
+def test_bodies_that_no_program_can_send() -> None:
+    """The error speaks of the body."""
+    for body in (object(), "\ud800", ["x" * 1_048_576]):
+        with pytest.raises(OutputInvalid, match=r"^a body "):
+            new_request("POST", "/", body=body)
+
+
+def test_headers_of_a_connection_end_at_it() -> None:
+    """What a program hands on of another request loses them, as at an edge."""
+    assert new_request("GET", "/", headers={"Connection": "close", "Proxy-Connection": "x", "Via": "é"}).headers == {
+        "via": "é"
+    }
 
 
 def test_bodies_that_are_not_what_is_asked_for_say_so() -> None:
@@ -90,12 +120,26 @@ def test_statuses_that_http_does_not_have(status: Any) -> None:
 
 @pytest.mark.parametrize(
     "header",
-    [("a b", "x"), ("", "x"), ("x", "a\r\nb: c"), ("x", "é"), ("Content-Length", "1"), ("upgrade", "h2c"), ("x", 1)],
-)
+    [("a b", "x"), ("", "x"), ("x", "a\r\nb: c"), ("x", "é"), ("Content-Length", "1"), ("upgrade", "h2c"), ("x", 1),
+     ("Proxy-Connection", "x"), ("Content-Type", "a\r\nb: c"), "x", 5, ("x",)],
+)  # fmt: skip
 def test_headers_that_must_not_leave(header: Any) -> None:
-    """No header breaks the line, and none that the edge writes itself."""
+    """No header breaks the line, none that the edge writes itself, and nothing that is no header."""
     with pytest.raises(ValueError, match="header"):
         Response("x", headers=[header])
+
+
+def test_a_content_type_among_the_headers() -> None:
+    """It is the content type, before and after the way through Redis; with a second one it is refused."""
+    response = Response("<p>", headers={"X-A": "1", "Content-Type": "text/html"})
+    for seen in (response, Response.decode(response.encode())):
+        assert (seen.content_type, [tuple(pair) for pair in seen.headers]) == ("text/html", [("X-A", "1")])
+        assert seen.header("content-type") == "text/html"
+    assert Response("x", headers=[("content-type", "")]).content_type == "text/plain; charset=utf-8"
+    with pytest.raises(ValueError, match=r"content types .*: give one"):
+        Response("x", headers={"content-type": "a/b"}, content_type="c/d")
+    with pytest.raises(ValueError, match=r"content types .*: give one"):
+        Response("x", headers=[("content-type", "a/b"), ("Content-Type", "c/d")])
 
 
 def test_bodies_that_cannot_be_sent() -> None:
