@@ -31,10 +31,10 @@ def check_address(kind: str, name: str) -> Address:
     Raises:
         InvalidAddress: The text names the rule that was broken.
     """
-    if not KIND_PATTERN.fullmatch(kind):
-        raise InvalidAddress(f"invalid room kind {kind!r}: it must match [a-z][a-z0-9_-]{{0,31}}")
-    if not NAME_PATTERN.fullmatch(name):
-        raise InvalidAddress(f"invalid room name {name[:140]!r}: it must match [A-Za-z0-9_.:~-]{{1,128}}")
+    if not _fits(KIND_PATTERN, kind):
+        raise InvalidAddress(f"invalid room kind {kind!r:.150}: it must match [a-z][a-z0-9_-]{{0,31}}")
+    if not _fits(NAME_PATTERN, name):
+        raise InvalidAddress(f"invalid room name {name!r:.150}: it must match [A-Za-z0-9_.:~-]{{1,128}}")
     if not name.strip("."):
         raise InvalidAddress(f"invalid room name {name!r}: it may not be dots alone")
     return Address(kind, name)
@@ -44,9 +44,14 @@ def parse_address(text: str) -> Address:
     """Return the address written as ``kind/name``.
 
     Raises:
-        InvalidAddress: As :func:`check_address`, also where there is no slash.
+        InvalidAddress: As :func:`check_address`, also where there is no slash, or it is no text.
     """
-    kind, slash, name = text.partition("/")
+    given: object = text  # users write what they like
+    kind, slash, name = given.partition("/") if isinstance(given, str) else ("", "", "")
     if not slash:
-        raise InvalidAddress(f"invalid room address {text[:140]!r}: write it as kind/name")
+        raise InvalidAddress(f"invalid room address {given!r:.150}: write it as kind/name")
     return check_address(kind, name)
+
+
+def _fits(pattern: re.Pattern[str], value: object) -> bool:
+    return isinstance(value, str) and pattern.fullmatch(value) is not None

@@ -18,6 +18,7 @@ InnkeeperError
 ├── JobInvalid            a job that cannot be put into the queue
 ├── TimerInvalid          a timer that makes no sense (also a ValueError)
 ├── RoomBusy              a room's backlog was full for as long as a program tried
+├── KindUnknown           no worker has ever served the kind of a room
 ├── NoAnswer              a room did not answer a program in time, or its history was cut
 ├── RoomClosed            a client's connection to a room ended for good
 ├── MessageLost           a client's session ended before its message was known to be accepted
@@ -119,6 +120,10 @@ class RoomBusy(InnkeeperError):
 
 class NoAnswer(InnkeeperError):
     """A room has not answered. What was asked may have been handled, or may still be."""
+
+
+class KindUnknown(InnkeeperError):
+    """No worker has ever served rooms of this kind, so there is none; nothing was sent. Is the address right?"""
 
 
 class RoomClosed(InnkeeperError):

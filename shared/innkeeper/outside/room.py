@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 import orjson
 
 from innkeeper.connection import User
-from innkeeper.errors import NoAnswer
+from innkeeper.errors import KindUnknown, NoAnswer
 from innkeeper.keys import room_keys
 from innkeeper.outside.ear import Ear, Output, Tap
 from innkeeper.posting import encode_post
@@ -48,7 +48,7 @@ class OutsideRoom:
         """Send a value to the room's ``on_post``, whose ``sender`` is ``""``; return when it is accepted.
 
         From then on it is applied exactly once, in order with this program's other posts to the room. The room need
-        not exist, nor be served now.
+        not exist, nor be served now: what waits for a kind that nobody serves is kept until somebody does.
 
         Args:
             value: JSON, at most 1 MiB.
@@ -131,9 +131,12 @@ class OutsideRoom:
         """End the room, as its own ``destroy()`` does; return when that is committed.
 
         Raises:
-            NoAnswer: Nobody serves the room, or its members' ``on_leave`` did not end; it may happen still.
+            KindUnknown: No worker has ever served its kind; nothing was sent.
+            NoAnswer: Nobody serves the room now, or its members' ``on_leave`` did not end; it may happen still.
             RedisUnavailable: No answer from Redis; likewise.
         """
+        if await self._client.kind(self.address.kind) is None:
+            raise KindUnknown(f"room {self.address}: no worker has ever served the kind {self.address.kind!r}")
         wait_s = self._client.timeout_s if timeout_s is None else timeout_s
         response = Response.decode(await self._client.ask(self.address, "destroy", b"", timeout_s=wait_s))
         if response.status != 204:  # noqa: PLR2004 - what the owner answers

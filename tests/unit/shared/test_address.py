@@ -1,9 +1,12 @@
 """Addresses: what may name a room, and that nothing else gets past."""
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from innkeeper import Innkeeper
 from innkeeper.address import KIND_PATTERN, NAME_PATTERN, Address, InvalidAddress, check_address, parse_address
 
 
@@ -79,6 +82,19 @@ def test_parse_refuses(text: str) -> None:
     """A text that is not kind/name is refused, also with a slash too many."""
     with pytest.raises(InvalidAddress):
         parse_address(text)
+
+
+@pytest.mark.parametrize("value", [None, 5, b"chat/a", ["chat", "a"], ("chat/a",)])
+def test_what_is_no_text(value: Any) -> None:
+    """Whatever a caller gives by mistake is an invalid address, in rooms and in programs."""
+    with pytest.raises(InvalidAddress, match="write it as kind/name"):
+        parse_address(value)
+    with pytest.raises(InvalidAddress, match="write it as kind/name"):
+        Innkeeper.connect().room(value)
+    with pytest.raises(InvalidAddress, match="invalid room kind"):
+        check_address(value, "a")
+    with pytest.raises(InvalidAddress, match="invalid room name"):
+        check_address("chat", value)
 
 
 def test_a_long_name_is_cut_in_the_text() -> None:

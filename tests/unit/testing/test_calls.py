@@ -138,7 +138,7 @@ async def test_a_request_that_ends_the_room_is_answered() -> None:
 @pytest.mark.parametrize(("method", "path"), [("", "/"), ("G T", "/"), ("GET", "x"), ("GET", "/a b"), ("GET", "/#")])
 async def test_requests_that_nobody_could_make(method: str, path: str) -> None:
     """They are the test's own mistake."""
-    with pytest.raises(ValueError, match="a method is a word, a path begins with /"):
+    with pytest.raises(ValueError, match=r"^(method|path) '"):
         await RoomHarness(Office).request(method, path)
 
 
