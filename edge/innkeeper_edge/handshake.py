@@ -17,6 +17,7 @@ import orjson
 from aiohttp import HttpVersion11, web
 
 from innkeeper.address import Address, InvalidAddress, check_address
+from innkeeper.close_codes import REFUSAL_HEADER
 
 ROOM_ROUTE: Final = r"/parties{tail:[\s\S]*}"
 """The route of every room, for ``add_route("*", ...)``."""
@@ -48,6 +49,8 @@ class Rejection(NamedTuple):
         """Return the refusal as JSON; the connection is closed after it, whatever else the client sent on it."""
         body = orjson.dumps({"error": self.error, "message": self.message})
         answer = web.Response(status=self.status, body=body, content_type="application/json", headers=self.headers)
+        why = f"{self.error}: {self.message}"  # clients that want a socket see no body
+        answer.headers[REFUSAL_HEADER] = why.encode("unicode_escape").decode()
         answer.force_close()
         return answer
 

@@ -4,7 +4,10 @@
 retried. The texts are the close reasons that go over the wire: never a trace, never a user's data.
 """
 
-from typing import NamedTuple
+from typing import Final, NamedTuple
+
+REFUSAL_HEADER: Final = "Innkeeper-Refusal"
+"""Says ``error: message`` in an answer before the upgrade: who wants a socket sees no body."""
 
 
 class CloseCode(NamedTuple):

@@ -16,7 +16,9 @@ from chaos.proxy import Proxy
 from harness import session_rooms
 from harness.bots import Bot, NodeBot, bot
 from harness.house import House, until
+from innkeeper.client import connect
 from innkeeper.client import room as room_module
+from innkeeper.errors import RoomClosed
 
 LANGUAGES = ["python", "js"]
 
@@ -294,6 +296,15 @@ async def test_a_failed_handler_breaks_applied_alone(stage: Stage, language: str
         assert ann.failed == [broken]
         assert broken in ann.accepted
         assert ann.lost == {}
+
+
+@pytest.mark.parametrize(
+    ("room", "why"), [("nosuch/a", "HTTP 404 unknown_kind: .*kind"), ("diary/a b", "HTTP 400 invalid_room: .*name")]
+)
+async def test_python_is_told_why_a_handshake_is_refused(stage: Stage, room: str, why: str) -> None:
+    """The edge's own words are in the error."""
+    with pytest.raises(RoomClosed, match=why):
+        await connect(stage.url(room)).__aenter__()
 
 
 @pytest.mark.parametrize("language", LANGUAGES)

@@ -16,7 +16,7 @@ from innkeeper.client.conversation import Conversation, SessionForgotten, State
 from innkeeper.client.events import Closed, Event, Message
 from innkeeper.client.sent import Sent
 from innkeeper.client.session import SUBPROTOCOL, FrameInvalid
-from innkeeper.close_codes import NORMAL, PROTOCOL_ERROR, SESSION_OVER
+from innkeeper.close_codes import NORMAL, PROTOCOL_ERROR, REFUSAL_HEADER, SESSION_OVER
 from innkeeper.codec import Codec
 from innkeeper.errors import RoomClosed
 
@@ -29,6 +29,7 @@ _DROP = 3001  # any close but 1000 leaves the session alive
 _ABNORMAL = 1006
 _HTTP_RETRY = (408, 425, 429)
 _HTTP_SERVER_ERROR = 500
+_WHY_CHARACTERS = 300
 _DATA = (WSMsgType.TEXT, WSMsgType.BINARY)
 
 
@@ -251,7 +252,9 @@ class Room:
                     await socket.close(code=_DROP)
         except aiohttp.WSServerHandshakeError as error:
             retry = error.status >= _HTTP_SERVER_ERROR or error.status in _HTTP_RETRY or self._conversation.was_answered
-            return _ABNORMAL if retry else PROTOCOL_ERROR.code, f"the handshake was answered with HTTP {error.status}"
+            why = error.headers.get(REFUSAL_HEADER, "")[:_WHY_CHARACTERS] if error.headers else ""
+            answer = f"HTTP {error.status} {why}".rstrip()
+            return _ABNORMAL if retry else PROTOCOL_ERROR.code, f"the handshake was answered with {answer}"
         except FrameInvalid as error:
             return PROTOCOL_ERROR.code, f"the server broke {SUBPROTOCOL}: {error}"
         except TimeoutError:

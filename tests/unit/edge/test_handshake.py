@@ -116,6 +116,8 @@ def test_refusal_is_json_and_closes() -> None:
     assert orjson.loads(answer.body) == {"error": "unsupported_version", "message": "no"}
     assert (answer.status, answer.content_type, answer.keep_alive) == (426, "application/json", False)
     assert answer.headers["Sec-WebSocket-Version"] == "13"
+    assert answer.headers["Innkeeper-Refusal"] == "unsupported_version: no"
+    assert Rejection(404, "x", "nö\n").response().headers["Innkeeper-Refusal"] == "x: n\\xf6\\n"
 
 
 @pytest.mark.parametrize(
