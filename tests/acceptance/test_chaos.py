@@ -5,7 +5,7 @@ import random
 import pytest
 
 from chaos.__main__ import show
-from chaos.run import run
+from chaos.run import SPARED, run
 from chaos.scenarios import SCENARIOS
 
 
@@ -15,4 +15,6 @@ async def test_nothing_is_lost_while_everything_is_hurt() -> None:
     seed = random.SystemRandom().randrange(1, 10**6)
     outcome = await run(SCENARIOS["quick"], seed)
     show(outcome)  # with the seed; pytest shows it where this fails
-    assert outcome.failures == []
+    spared = [failure for failure in outcome.failures if failure.startswith(SPARED)]
+    assert [failure for failure in outcome.failures if failure not in spared] == []
+    assert len(spared) <= 1  # ten seconds are short: one of the faults may find nothing to hurt

@@ -13,6 +13,7 @@ from chaos.faults import relieve_redis
 from chaos.scenarios import Lane, Scenario
 from chaos.stage import Stage, new_folder
 
+SPARED = "a fault never bit"
 _SETTLE_S = 40.0
 
 
@@ -39,7 +40,7 @@ class Outcome:
         self.failures += surprises
         if verdict["settled_s"] >= _SETTLE_S:
             self.failures.append(f"not quiet after {_SETTLE_S:g} s")
-        self.failures += [f"a fault never bit: {name}" for name in scenario.lacks(self.bitten)]
+        self.failures += [f"{SPARED}: {name}" for name in scenario.lacks(self.bitten)]
         for name, most in scenario.most.items():
             if verdict[name] > most:
                 self.failures.append(f"{name} is {verdict[name]}, at most {most:g} is allowed")
