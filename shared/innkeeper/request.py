@@ -9,6 +9,7 @@ import orjson
 
 from innkeeper.connection import User
 from innkeeper.errors import OutputInvalid, RequestInvalid
+from innkeeper.finite import is_finite
 from innkeeper.turn import TURN_OUT_BYTES
 
 JSON_TYPE: Final = "application/json"
@@ -252,6 +253,8 @@ def encode_body(body: Any) -> tuple[str, bytes]:
             natural, data = JSON_TYPE, orjson.dumps(body)
     except (TypeError, ValueError) as error:
         raise OutputInvalid(f"cannot answer with this value: {error}") from None
+    if natural == JSON_TYPE and not is_finite(body, data):
+        raise OutputInvalid("cannot answer with this value: NaN and Infinity would arrive as null")
     if len(data) > TURN_OUT_BYTES:
         raise OutputInvalid(f"an answer of {len(data)} bytes: at most {TURN_OUT_BYTES}")
     return natural, data
