@@ -39,7 +39,10 @@ def encode(codec: str, value: Any) -> tuple[bool, bytes]:
         return True, bytes(value)
     if codec == "raw":
         if isinstance(value, str):
-            return False, value.encode()
+            try:
+                return False, value.encode()
+            except UnicodeEncodeError as error:
+                raise OutputInvalid(f"cannot send this text: {error}") from None
         raise OutputInvalid(f"a raw room sends str or bytes, not {type(value).__name__}")
     try:
         return False, orjson.dumps(value)

@@ -7,6 +7,8 @@ from typing import Any, Final, NamedTuple, TypeVar, get_type_hints
 
 import msgspec
 
+from innkeeper.wire import sendable
+
 FALLBACK: Final = "*"
 _MARK: Final = "__innkeeper_on__"
 _PARAMETERS: Final = 2  # self and the connection come before the message
@@ -158,5 +160,5 @@ def _told(error: ValueError) -> str:
     if callable(errors):  # pydantic
         first = errors()[0]
         where = ".".join(map(str, first.get("loc", ())))
-        return f"{first.get('msg', 'invalid')} - at `{where}`"[:_DETAIL_CHARACTERS]
-    return str(error)[:_DETAIL_CHARACTERS]
+        return sendable(f"{first.get('msg', 'invalid')} - at `{where}`"[:_DETAIL_CHARACTERS])
+    return sendable(str(error)[:_DETAIL_CHARACTERS])

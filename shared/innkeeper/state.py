@@ -26,6 +26,14 @@ def encode(value: Any, where: str) -> bytes:
         raise StateInvalid(f"{where} cannot be stored as JSON: {error}") from None
 
 
+def _size_of(key: str) -> int:
+    try:
+        key.encode()
+    except UnicodeEncodeError as error:
+        raise StateInvalid(f"self.state[{key!r}]: keys must be valid Unicode: {error}") from None
+    return len(key)
+
+
 class State(MutableMapping[str, Any]):
     """The mapping behind ``self.state``. Keys are text, values what JSON holds.
 
@@ -123,7 +131,7 @@ class State(MutableMapping[str, Any]):
                 data = encode(self._values[key], f"self.state[{key!r}]")
                 if data != before:
                     changed[key] = data
-                    size += len(data) - len(before) if before is not None else len(key) + len(data)
+                    size += len(data) - len(before) if before is not None else _size_of(key) + len(data)
             elif before is not None:
                 deleted.add(key)
                 size -= len(key) + len(before)

@@ -4,7 +4,7 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
-from innkeeper.wire import InboxEvent
+from innkeeper.wire import InboxEvent, sendable
 
 TURN_EVENTS: Final = 256
 TURN_IN_BYTES: Final = 262_144
@@ -31,7 +31,7 @@ class DeadEvent(NamedTuple):
 
 def dead_event(event: InboxEvent, error: str, traceback: str = "") -> DeadEvent:
     """Return the record of an event that could not be processed."""
-    return DeadEvent(event.id, event.kind, event.connection, event.data, error, traceback)
+    return DeadEvent(event.id, event.kind, event.connection, event.data, sendable(error), sendable(traceback))
 
 
 class RecentOutputs:

@@ -24,6 +24,11 @@ def format_id(stream_id: StreamId) -> bytes:
     return b"%d-%d" % stream_id
 
 
+def sendable(text: str) -> str:
+    """Return a text as UTF-8 can write it: what it cannot (lone surrogates, out of JSON or file names) is escaped."""
+    return text.encode(errors="backslashreplace").decode()
+
+
 class InboxEvent(NamedTuple):
     """One event as it stands in an inbox; id is ``iseq-server µs``, number and generation count in sessions only."""
 

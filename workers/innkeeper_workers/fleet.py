@@ -22,7 +22,7 @@ from innkeeper.memory import Thrift
 from innkeeper.options import DEFAULT_REDIS_URL
 from innkeeper.room import Room
 from innkeeper.topology import Commands, Subscriptions, Where, open_link, open_subscriber
-from innkeeper.wire import read_news
+from innkeeper.wire import read_news, sendable
 from innkeeper_workers.jobs.desk import Desk
 from innkeeper_workers.owner import Owner
 from innkeeper_workers.stage import Stage
@@ -371,8 +371,9 @@ class Fleet:
 
     async def note_error(self, room: RoomKeys, text: str) -> None:
         """Show in ``meta`` why a room does not start; empty text clears it."""
+        command = ("HSET", room.meta, "error", sendable(text)) if text else ("HDEL", room.meta, "error")
         try:
-            await self.link.call(*(("HSET", room.meta, "error", text) if text else ("HDEL", room.meta, "error")))
+            await self.link.call(*command)
         except (RedisUnavailable, RedisReplied) as error:
             log.debug("error of a room not noted: %s", error)
 

@@ -193,9 +193,9 @@ def contained(error: BaseException) -> Exception:
 
 
 def text_of(error: BaseException) -> str:
-    """Return an exception's text, also of one whose own code for that fails."""
+    """Return an exception's text as it can be sent, also of one whose own code for that fails."""
     try:
-        return str(error)
+        return wire.sendable(str(error))
     except Exception:  # noqa: BLE001 - a user's class may do anything
         return "(its text cannot be shown)"
 

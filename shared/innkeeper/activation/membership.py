@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from innkeeper import codec, wire
-from innkeeper.activation.hooks import contained
+from innkeeper.activation.hooks import contained, text_of
 from innkeeper.activation.sessions import Sessions
 from innkeeper.close_codes import DESTROYED, FULL, REFUSED
 from innkeeper.connection import Connection, User
@@ -112,7 +112,7 @@ class Membership:
             hooks.undo()
             hooks.is_partial = True
             if isinstance(error, Refused):
-                self._refuse(event, REFUSED, str(error).encode()[:_REASON_BYTES].decode(errors="ignore"))
+                self._refuse(event, REFUSED, text_of(error).encode()[:_REASON_BYTES].decode(errors="ignore"))
                 return
             hooks.record(event, error)
             self._refuse(event, REFUSED)

@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 from innkeeper import wire
-from innkeeper.activation.hooks import contained
+from innkeeper.activation.hooks import contained, text_of
 from innkeeper.errors import RequestInvalid
 from innkeeper.request import Request, Response, failure, response_of
 from innkeeper.room import Room
@@ -11,6 +11,8 @@ from innkeeper.room import Room
 if TYPE_CHECKING:
     from innkeeper.activation.hooks import Hooks
     from innkeeper.wire import InboxEvent
+
+_MESSAGE_CHARACTERS = 1000
 
 
 class Requests:
@@ -42,7 +44,8 @@ class Requests:
             hooks.undo()
             hooks.is_partial = True
             if isinstance(error, RequestInvalid):
-                self._answer(event, Response({"error": "invalid_body", "message": str(error)}, 400))
+                why = text_of(error)[:_MESSAGE_CHARACTERS]
+                self._answer(event, Response({"error": "invalid_body", "message": why}, 400))
                 return
             hooks.record(event, error)
             self._answer(event, failure(500, "handler_failed"))
