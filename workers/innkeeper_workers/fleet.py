@@ -25,6 +25,7 @@ from innkeeper.topology import Commands, Subscriptions, Where, open_link, open_s
 from innkeeper.wire import read_news, sendable
 from innkeeper_workers.jobs.desk import Desk
 from innkeeper_workers.owner import Owner
+from innkeeper_workers.setbacks import Setbacks
 from innkeeper_workers.stage import Stage
 from innkeeper_workers.wakes import WakeQueues
 
@@ -34,6 +35,7 @@ _HANDOVERS_AT_ONCE = 10
 _TAKEN_WITHIN_S = 0.5
 _STEAL_AFTER_RECONNECT_S = 0.5
 _LOOKS = 20
+_PAUSE_AFTER_FAILURE_S = 1.0
 
 
 class Fleet:
@@ -87,6 +89,7 @@ class Fleet:
         self._asked_at_s: dict[Address, float] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self.stage = Stage(stop_s=times.stop_handling_ms / 1000)
+        self.setbacks = Setbacks()
         self._loading: asyncio.Task[None] | None = None
 
     # --- life of the worker ---------------------------------------------------------------------------------------
@@ -220,6 +223,10 @@ class Fleet:
             if address not in self.owners:
                 self.bells.unsubscribe(room_keys(address).bell)
 
+    async def _claim_after_setback(self, owner: Owner, condemned: dict[bytes, str]) -> None:
+        await asyncio.sleep(_PAUSE_AFTER_FAILURE_S)
+        await self._claim_safely(owner.address, owner, condemned)
+
     async def _claim(self, address: Address, cut: Owner | None, condemned: dict[bytes, str]) -> None:
         room = room_keys(address)
         if self.draining:
@@ -331,7 +338,12 @@ class Fleet:
             self.out_of_memory.set()
         elif error is not None and not isinstance(error, LeaseLost):
             log.error("room %s: its task failed", owner.address, exc_info=error)
+        condemned = self.setbacks.ended(owner, error)
         if replaced:
+            return
+        if condemned is not None:
+            self._claiming[owner.address] = asyncio.Event()
+            self._spawn(self._claim_after_setback(owner, condemned))
             return
         self.bells.unsubscribe(owner.keys.bell)
         released = not task.cancelled() and error is None
@@ -341,7 +353,7 @@ class Fleet:
     async def _let_go(self, owner: Owner, *, wake: bool, pause: bool) -> None:
         if wake:
             if pause:
-                await asyncio.sleep(1)
+                await asyncio.sleep(_PAUSE_AFTER_FAILURE_S)
             await self._wake_quietly(owner.address)
         if owner.address not in self.owners and owner.address not in self._claiming:
             try:

@@ -72,12 +72,13 @@ class Owner:
         self.leaving = ""
         self.wanted = False  # whether the room wants an owner although it was released
         self.inside: InboxEvent | None = None
+        self.unsettled: InboxEvent | None = None  # the first one of the turn under way
         self.activation = Activation(
             address, room_class, claimed, on_suspend=self._on_suspend, on_resume=self._on_resume, condemned=condemned
         )
         self._ask = partial(ask, fleet, address)
         self._alarm = Alarm(self, claimed, asked_at_s=asked_at_s, ask=self._ask)
-        self._starting = Starting(self, meta, commit=self._committed, pause=self._pause_start, ask=self._ask)
+        self._starting = Starting(self, meta, commit=self._committed, release=self._release, ask=self._ask)
         self._pending: deque[InboxEvent] = deque()
         self._must_read = True
         # An answer of 1 MiB at most: a larger one would keep the link's other replies waiting.
@@ -171,15 +172,6 @@ class Owner:
             if self._in_flight is not None:
                 self._in_flight.cancel()
 
-    async def _pause_start(self, wait_s: float) -> None:
-        loop = self.fleet.loop
-        until = loop.time() + wait_s
-        while loop.time() < until:
-            if self.leaving == "handover":
-                await self._release()
-                raise asyncio.CancelledError
-            await asyncio.sleep(min(0.05, wait_s))
-
     async def _wait_for_news(self) -> None:
         self._has_news = False
         if self._must_read:
@@ -209,7 +201,9 @@ class Owner:
         loop, stage = self.fleet.loop, self.fleet.stage
         if not self._starting.is_done and not self.activation.concerns_nobody(self._pending[0]):
             await self._starting.run()
-        marked = self._pending[0].iseq <= self.suspicion.marked_iseq
+        first = self.unsettled = self._pending[0]
+        marked = first.iseq <= self.suspicion.marked_iseq
+        alone = self.fleet.setbacks.is_alone(self.address, first.iseq)
         now_s = loop.time()
         if marked:
             await self._try_marked()
@@ -217,7 +211,7 @@ class Owner:
             if not stage.enter(self, now_s):
                 await stage.wait(self, alone=False)
                 now_s = loop.time()
-            await self._handle_pending(now_s + _TURN_S if self._starting.is_done else 0.0)
+            await self._handle_pending(now_s + _TURN_S if self._starting.is_done and not alone else 0.0)
         stage.leave(self)
         self.used_at_s = loop.time()
         if self._in_flight is not None:
@@ -226,6 +220,7 @@ class Owner:
         if (answer := self._commit()) is not None:
             await answer
         self.suspicion.end_trial()
+        self.unsettled = None
 
     async def _handle_pending(self, until_s: float) -> None:
         while True:

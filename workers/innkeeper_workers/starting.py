@@ -30,7 +30,7 @@ class Starting:
         owner: Whose room it is.
         meta: As the claim answered it.
         commit: Commits what the room says meanwhile.
-        pause: Waits that many seconds; raises CancelledError where the room was handed over instead.
+        release: Gives the room back.
         ask: Sends a command until there is an answer.
     """
 
@@ -40,13 +40,13 @@ class Starting:
         meta: Mapping[bytes, bytes],
         *,
         commit: Callable[[], Awaitable[None]],
-        pause: Callable[[float], Awaitable[None]],
+        release: Callable[[], Awaitable[bool]],
         ask: Callable[[Command], Awaitable[Reply]],
     ) -> None:
         self.is_done = False
         self._owner = owner
         self._commit = commit
-        self._pause = pause
+        self._release = release
         self._ask = ask
         self._is_suspect = b"marked" in meta
         self._deaths = int(meta.get(b"starting", 0))
@@ -106,6 +106,17 @@ class Starting:
             await self._tell(f"{type(error).__name__}: {text_of(error)}")
             return False
         return True
+
+    async def _pause(self, wait_s: float) -> None:
+        """Wait; raises CancelledError where the room was handed over instead."""
+        owner = self._owner
+        loop = owner.fleet.loop
+        until = loop.time() + wait_s
+        while loop.time() < until:
+            if owner.leaving == "handover":
+                await self._release()
+                raise asyncio.CancelledError
+            await asyncio.sleep(min(0.05, wait_s))
 
     async def _tell(self, text: str) -> None:
         owner = self._owner

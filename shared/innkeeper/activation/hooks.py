@@ -1,6 +1,7 @@
 """Runs a room's hooks: what one does is settled into the turn or, where it raises, undone and recorded."""
 
 import asyncio
+import contextlib
 import inspect
 import logging
 import traceback
@@ -59,6 +60,8 @@ class Hooks:
             if result is not None:
                 return self._finish_for(event, connection, result)
             self.settle()
+        except GeneratorExit as raised:
+            return self.failed(event, connection, failure_of(raised))
         except BaseException as raised:  # noqa: BLE001 - a user's hook may raise anything
             return self.failed(event, connection, contained(raised))
         return None
@@ -72,7 +75,10 @@ class Hooks:
 
     async def run(self, hook: Callable[..., Any], *arguments: Any) -> Any:
         """Run a hook to its end and return what it returned; nothing is settled."""
-        result = hook(*arguments)
+        try:
+            result = hook(*arguments)
+        except GeneratorExit as raised:
+            raise failure_of(raised) from raised
         return result if result is None else await self._finish(result)
 
     async def _finish(self, result: Any) -> Any:
@@ -179,7 +185,7 @@ def contained(error: BaseException) -> Exception:
     Raises:
         MemoryError: The worker must end.
         CancelledError: The room was lost or its hook was cut.
-        GeneratorExit: The interpreter ends.
+        GeneratorExit: The interpreter ends; one of the hook's own was made a RuntimeError where it came out of it.
     """
     task = asyncio.current_task()
     is_cut = isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling()
@@ -187,9 +193,22 @@ def contained(error: BaseException) -> Exception:
         raise error
     if isinstance(error, Exception):
         return error
+    return failure_of(error)
+
+
+def failure_of(error: BaseException) -> RuntimeError:
+    """Return the failure that a hook's exception is which is no Exception."""
     failure = RuntimeError(f"the hook raised {type(error).__name__}: {text_of(error)}".rstrip(": "))
     failure.__cause__ = error
     return failure
+
+
+def _step(step: Callable[[Any], Any], given: Any) -> Any:
+    """Run a hook's code; a GeneratorExit out of it is a failure, and not the end of the interpreter."""
+    try:
+        return step(given)
+    except GeneratorExit as error:
+        raise failure_of(error) from error
 
 
 def text_of(error: BaseException) -> str:
@@ -211,7 +230,7 @@ class _Watched:
     def __await__(self) -> Generator[Any, Any, Any]:
         steps = self._inner.__await__()
         try:
-            waiting = next(steps)
+            waiting = _step(next, steps)
         except StopIteration as stop:
             return stop.value
         self._on_suspend()
@@ -219,10 +238,14 @@ class _Watched:
             while True:
                 try:
                     sent = yield waiting
+                except GeneratorExit:
+                    with contextlib.suppress(BaseException):
+                        steps.close()
+                    raise
                 except BaseException as error:  # noqa: BLE001 - passed on into the hook, cancellation too
-                    waiting = steps.throw(error)
+                    waiting = _step(steps.throw, error)
                 else:
-                    waiting = steps.send(sent)
+                    waiting = _step(steps.send, sent)
         except StopIteration as stop:
             return stop.value
         finally:

@@ -219,10 +219,16 @@ class Activation:
         self.context.is_destroyed = self.context.was_destroyed = False
 
     def condemn(self, event: "InboxEvent", reason: str) -> None:
-        """Put an event aside without running it: it never ended, or it killed its workers."""
-        log.error("room %s: event %s put aside: %s", self.context.address, event.id.decode(), reason)
+        """Put an event aside without running it: it never ended, it killed its workers, or the room failed on it.
+
+        Args:
+            event: The next one.
+            reason: One line; a traceback may follow below it.
+        """
+        why, _, trace = reason.partition("\n")
+        log.error("room %s: event %s put aside: %s", self.context.address, event.id.decode(), why)
         turn = self._hooks.turn
-        turn.dead.append(dead_event(event, reason))
+        turn.dead.append(dead_event(event, why, trace))
         if event.kind in (b"request", b"destroy"):
             self._requests.condemn(event)
         else:

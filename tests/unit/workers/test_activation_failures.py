@@ -25,6 +25,7 @@ RAISED: dict[str, BaseException] = {
     "memory": MemoryError(),
     "exit": SystemExit(3),
     "interrupt": KeyboardInterrupt(),
+    "generator": GeneratorExit(),
     "cancelled": asyncio.CancelledError(),
     "unspeakable": Unspeakable(),
 }
@@ -73,6 +74,7 @@ FAILURES = [
     ("odd conn", "conn.state of c1 cannot be stored"),
     ("exit", "RuntimeError: the hook raised SystemExit: 3"),
     ("interrupt", "RuntimeError: the hook raised KeyboardInterrupt"),
+    ("generator", "RuntimeError: the hook raised GeneratorExit"),
     ("cancelled", "RuntimeError: the hook raised CancelledError"),
     ("recurse", "RecursionError: maximum recursion depth exceeded"),
     ("unspeakable", "Unspeakable: (its text cannot be shown)"),
@@ -270,3 +272,25 @@ async def test_a_condemned_leave_removes_its_members(kind: str) -> None:
     stage.activation.condemn(stage.event(kind), "cut")
     turn = stage.take_turn()
     assert (turn.members_del, stage.members, len(turn.dead)) == ({"c1"}, ["c2"], 1)
+
+
+async def test_a_waiting_hook_that_is_closed_with_its_instance_has_not_failed() -> None:
+    """At the interpreter's end a waiting hook is closed; nothing of the room's runs on that, on_error neither."""
+    seen: list[str] = []
+
+    class Waiting(Room):
+        async def on_message(self, conn: Connection, message: Any) -> None:
+            try:
+                await asyncio.Event().wait()
+            finally:
+                seen.append(f"{conn.id} {message} closed")
+
+        def on_error(self, error: Exception, event: Event) -> None:
+            seen.append(f"{error} {event}")
+
+    stage = await staged(Waiting, members={"c1": row(1)})
+    running = stage.run("text", "c1", b"1")
+    running.send(None)
+    running.close()
+    assert seen == ["c1 1 closed"]
+    assert stage.activation.turn.dead == []
