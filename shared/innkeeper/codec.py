@@ -5,6 +5,7 @@ from typing import Any, Literal
 import orjson
 
 from innkeeper.errors import OutputInvalid
+from innkeeper.finite import is_finite
 
 Codec = Literal["json", "raw"]
 
@@ -45,6 +46,9 @@ def encode(codec: str, value: Any) -> tuple[bool, bytes]:
                 raise OutputInvalid(f"cannot send this text: {error}") from None
         raise OutputInvalid(f"a raw room sends str or bytes, not {type(value).__name__}")
     try:
-        return False, orjson.dumps(value)
+        data = orjson.dumps(value)
     except (TypeError, ValueError) as error:
         raise OutputInvalid(f"cannot send this value as JSON: {error}") from None
+    if not is_finite(value, data):
+        raise OutputInvalid("cannot send this value as JSON: NaN and Infinity would arrive as null")
+    return False, data

@@ -8,7 +8,7 @@ import orjson
 from innkeeper import wire
 from innkeeper.address import parse_address
 from innkeeper.errors import StateInvalid, StateTooLarge
-from innkeeper.state import encode
+from innkeeper.state import encode, to_json
 from innkeeper.tags import Tags
 
 if TYPE_CHECKING:
@@ -180,13 +180,14 @@ class Connection:
         tags = self._tags
         if any(not isinstance(tag, str) for tag in tags):
             raise StateInvalid(f"conn.tags of {self.id}: tags are text")
-        return encode(
+        state = self._state
+        return to_json(
             {
                 "join": self.join,
                 "edge": self.edge,
                 "session": self.session,
                 "user": list(self.user),
-                "state": self._state,
+                "state": None if state is None else orjson.Fragment(encode(state, f"conn.state of {self.id}")),
                 **({"tags": sorted(tags)} if tags else {}),
                 **({"gen": self.generation} if self.session else {}),
                 **({} if self.is_connected else {"up": False}),

@@ -9,6 +9,7 @@ from typing import Any, Final, Literal, TypeVar
 import orjson
 
 from innkeeper.errors import JobInvalid
+from innkeeper.finite import is_finite
 
 MARK: Final = "__innkeeper_job__"
 QUEUE: Final = "innkeeper"
@@ -82,6 +83,8 @@ def job_data(job_id: str, args: tuple[Any, ...], kwargs: Mapping[str, Any], *, t
         data = orjson.dumps({"id": job_id, "args": args, "kwargs": kwargs, "timeout_s": timeout_s})
     except (TypeError, ValueError) as error:
         raise JobInvalid(f"a job's arguments must be JSON: {error}") from None
+    if not is_finite((args, kwargs), data):
+        raise JobInvalid("a job's arguments must be JSON: NaN and Infinity would arrive as None")
     if len(data) > DATA_BYTES:
         raise JobInvalid(f"a job's arguments take {len(data)} bytes: at most {DATA_BYTES}")
     return data

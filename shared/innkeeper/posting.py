@@ -5,6 +5,7 @@ from typing import Any, Final
 import orjson
 
 from innkeeper.errors import OutputInvalid
+from innkeeper.finite import is_finite
 
 POST_BYTES: Final = 1_048_576
 
@@ -19,6 +20,8 @@ def encode_post(sender: str, value: Any) -> bytes:
         data = orjson.dumps({"sender": sender, "value": value})
     except (TypeError, ValueError) as error:
         raise OutputInvalid(f"cannot post this value as JSON: {error}") from None
+    if not is_finite(value, data):
+        raise OutputInvalid("cannot post this value as JSON: NaN and Infinity would arrive as None")
     if len(data) > POST_BYTES:
         raise OutputInvalid(f"a post of {len(data)} bytes: at most {POST_BYTES}")
     return data

@@ -9,6 +9,7 @@ import orjson
 
 from innkeeper.connection import User
 from innkeeper.errors import OutputInvalid, RequestInvalid
+from innkeeper.finite import is_finite
 from innkeeper.turn import TURN_OUT_BYTES
 
 JSON_TYPE: Final = "application/json"
@@ -282,6 +283,8 @@ def encode_body(body: Any, what: str) -> tuple[str, bytes]:
             natural, data = JSON_TYPE, orjson.dumps(body)
     except (TypeError, ValueError) as error:
         raise OutputInvalid(f"{what} cannot be this value: {error}") from None
+    if natural == JSON_TYPE and not is_finite(body, data):
+        raise OutputInvalid(f"{what} cannot be this value: NaN and Infinity would arrive as null")
     if len(data) > TURN_OUT_BYTES:
         raise OutputInvalid(f"{what} of {len(data)} bytes: at most {TURN_OUT_BYTES}")
     return natural, data

@@ -5,25 +5,56 @@ committed, and what a failed event is restored from (encode + compare costs 2.6 
 """
 
 from collections.abc import Iterator, Mapping, MutableMapping
+from enum import Enum
 from typing import Any, Final
+from uuid import UUID
 
 import orjson
 
 from innkeeper.errors import StateInvalid, StateTooLarge
+from innkeeper.finite import is_finite
 
+_STRICT: Final = orjson.OPT_PASSTHROUGH_DATETIME | orjson.OPT_PASSTHROUGH_DATACLASS
 _IMMUTABLE: Final = (str, int, float, bool, type(None))
+_KEPT: Final = (str, int, type(None), orjson.Fragment)  # without a look; enums of text or numbers are equal to those
 
 
 def encode(value: Any, where: str) -> bytes:
-    """Return a value as JSON.
+    """Return a value as JSON that holds the same value, see :func:`check_kept`.
 
     Raises:
         StateInvalid: JSON cannot hold it; ``where`` says which value it was.
     """
+    data = to_json(value, where)
+    check_kept(value, data, where)
+    return data
+
+
+def to_json(value: Any, where: str) -> bytes:
+    """Return a value as JSON. What orjson writes as text, and could not read back, is refused where it can tell.
+
+    Raises:
+        StateInvalid: JSON cannot hold it.
+    """
     try:
-        return orjson.dumps(value)
+        return orjson.dumps(value, option=_STRICT)
     except (TypeError, ValueError) as error:
         raise StateInvalid(f"{where} cannot be stored as JSON: {error}") from None
+
+
+def check_kept(value: Any, data: bytes, where: str) -> None:
+    """Look at what ``data``, a value's JSON, would make of it when it is read back.
+
+    A look at every UUID or member of an Enum deep in a value would take longer than encoding it: only the value itself
+    is looked at.
+
+    Raises:
+        StateInvalid: None, of a float that is no number; or a text, of a UUID or of a member of an Enum.
+    """
+    if isinstance(value, UUID | Enum):
+        raise StateInvalid(f"{where} cannot be stored as JSON: {type(value).__name__} would come back as another type")
+    if not is_finite(value, data):
+        raise StateInvalid(f"{where} cannot be stored as JSON: NaN and Infinity would come back as None")
 
 
 def _size_of(key: str) -> int:
@@ -128,8 +159,11 @@ class State(MutableMapping[str, Any]):
         for key in self._touched:
             before = self._stored.get(key)
             if key in self._values:
-                data = encode(self._values[key], f"self.state[{key!r}]")
+                value = self._values[key]
+                data = to_json(value, f"self.state[{key!r}]")
                 if data != before:
+                    if not isinstance(value, _KEPT):
+                        check_kept(value, data, f"self.state[{key!r}]")
                     changed[key] = data
                     size += len(data) - len(before) if before is not None else _size_of(key) + len(data)
             elif before is not None:
