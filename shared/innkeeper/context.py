@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from innkeeper import codec as codecs
 from innkeeper import wire
+from innkeeper.allowance import Allowance
 from innkeeper.errors import OutputInvalid, TurnClosed
 from innkeeper.timetable import Timetable
 from innkeeper.turn import TURN_OUT_BYTES
@@ -44,6 +45,7 @@ class RoomContext:
         self.members: dict[str, Connection] = {}
         self.outputs: list[tuple[bytes, bytes]] = []
         self.outbox: list[tuple[str, str, bytes]] = []
+        self._shown, self._owed = Allowance("the outputs"), Allowance("posts and jobs")
         self.touched: set[Connection] = set()
         self.timers = Timetable(self)
         self.is_destroyed = self.was_destroyed = False
@@ -86,23 +88,46 @@ class RoomContext:
     def add(self, output: tuple[bytes, bytes]) -> None:
         """Take an output of the running event."""
         self.check_open()
-        self.outputs.append(output)
+        self._show(*output)
 
     def owe(self, kind: str, target: str, data: bytes) -> None:
         """Take an effect outside the room: it is delivered once, after the commit."""
         self.check_open()
+        self._owed.take(self.moment, len(target) + len(data))
         self.outbox.append((kind, target, data))
 
     def send(self, value: Any, address: bytes, *, is_addressed: bool = True) -> None:
         """Encode a value and take it as an output to an address; not addressed to anybody, it is only looked at."""
         binary, payload = self._encode(value)
         if is_addressed:
-            self.outputs.append((wire.output_header(binary=binary, address=address), payload))
+            self._show(wire.output_header(binary=binary, address=address), payload)
 
     def send_to_all(self, value: Any) -> None:
         """Encode a value and take it as an output to everybody."""
         binary, payload = self._encode(value)
-        self.outputs.append((wire.BINARY_TO_ALL if binary else wire.TEXT_TO_ALL, payload))
+        self._show(wire.BINARY_TO_ALL if binary else wire.TEXT_TO_ALL, payload)
+
+    def _show(self, header: bytes, payload: bytes) -> None:
+        self._shown.take(self.moment, len(header) + len(payload))
+        self.outputs.append((header, payload))
+
+    def take_outputs(self) -> list[tuple[bytes, bytes]]:
+        """Return what the hook that has ended has sent, and begin anew."""
+        outputs, self.outputs = self.outputs, []
+        self._shown.settle()
+        return outputs
+
+    def take_outbox(self) -> list[tuple[str, str, bytes]]:
+        """Return what the hook that has ended owes to the outside, and begin anew."""
+        outbox, self.outbox = self.outbox, []
+        self._owed.settle()
+        return outbox
+
+    def forget(self) -> None:
+        """Forget what the hook that has failed has sent and what it owed."""
+        self.outputs, self.outbox = [], []
+        self._shown.undo()
+        self._owed.undo()
 
     def _encode(self, value: Any) -> tuple[bool, bytes]:
         self.check_open()

@@ -15,7 +15,7 @@ from innkeeper.address import KIND_PATTERN, parse_address
 from innkeeper.connection import Connection, User
 from innkeeper.context import RoomContext
 from innkeeper.dispatch import Dispatch, find_handlers
-from innkeeper.errors import TimerInvalid
+from innkeeper.errors import OutputInvalid, TimerInvalid
 from innkeeper.jobs import JobResult
 from innkeeper.limits import check_limits
 from innkeeper.posting import encode_post
@@ -222,7 +222,7 @@ class Room(Generic[S]):
             tags: Only members with this tag, or at least one of these.
 
         Raises:
-            OutputInvalid: The room's codec cannot send this value.
+            OutputInvalid: The room's codec cannot send this value, or what this event sends would be over 8 MiB.
             TypeError: ``exclude`` holds something else.
         """
         context = self._context
@@ -264,7 +264,7 @@ class Room(Generic[S]):
 
         Raises:
             InvalidAddress: The target is no address.
-            OutputInvalid: The value is not JSON, or too large.
+            OutputInvalid: The value is not JSON, or too large, or this event's posts and jobs would be over 8 MiB.
         """
         context = self._context
         context.owe("post", str(parse_address(target)), encode_post(str(context.address), value))
@@ -338,13 +338,18 @@ class Room(Generic[S]):
 
         Raises:
             JobInvalid: The name, the arguments or the times make no sense.
+            OutputInvalid: This event's posts and jobs would be over 8 MiB.
         """
         self._context.check_open()
         name, job_id = jobs.job_name(function), self._context.new_id()
         data = jobs.job_data(job_id, args, kwargs, timeout_s=timeout)
         due_s = self._context.now_s + jobs.deadline_s(timeout, deadline)
         self._context.timers.await_job(job_id, name, round(due_s * 1000))
-        self._context.owe("job", name, data)
+        try:
+            self._context.owe("job", name, data)
+        except OutputInvalid:
+            self._context.timers.take_job(job_id)
+            raise
         return job_id
 
     def destroy(self) -> None:

@@ -105,11 +105,9 @@ class Hooks:
         if context.touched or context.state.is_touched:
             self._settle_state()
         if context.outputs:
-            self.turn.show(context.outputs)
-            context.outputs = []
+            self.turn.show(context.take_outputs())
         if context.outbox:
-            self.turn.owe(context.outbox)
-            context.outbox = []
+            self.turn.owe(context.take_outbox())
         if context.timers.is_changed:
             context.timers.settle(self.turn)
         context.was_destroyed = context.is_destroyed
@@ -134,8 +132,7 @@ class Hooks:
         for connection in context.touched:
             connection.undo()
         context.touched.clear()
-        context.outputs = []
-        context.outbox = []
+        context.forget()
         context.timers.undo()
         context.is_destroyed = context.was_destroyed
 
