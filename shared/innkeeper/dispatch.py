@@ -46,6 +46,11 @@ def on(message_type: str) -> Callable[[_Handler], _Handler]:
     return mark
 
 
+def is_handler(method: object) -> bool:
+    """Return whether :func:`on` has marked a method."""
+    return bool(getattr(method, _MARK, ()))
+
+
 class _Route(NamedTuple):
     name: str  # of the method; looked up on the room, so that a subclass may override it
     convert: Callable[[Any], Any] | None

@@ -15,7 +15,8 @@ from innkeeper.address import KIND_PATTERN, parse_address
 from innkeeper.connection import Connection, User
 from innkeeper.context import RoomContext
 from innkeeper.dispatch import Dispatch, find_handlers
-from innkeeper.errors import OutputInvalid, TimerInvalid
+from innkeeper.errors import JobInvalid, OutputInvalid, TimerInvalid
+from innkeeper.hook_rules import check_hooks
 from innkeeper.jobs import JobResult
 from innkeeper.limits import check_limits
 from innkeeper.posting import encode_post
@@ -95,6 +96,7 @@ class Room(Generic[S]):
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
+        check_hooks(cls, Room)
         if "kind" not in cls.__dict__:
             cls.kind = re.sub(r"[^a-z0-9_-]", "", cls.__name__.lower()).lstrip("_-0123456789")
         if not KIND_PATTERN.fullmatch(cls.kind):
@@ -337,11 +339,13 @@ class Room(Generic[S]):
             The job's id, which its result carries too.
 
         Raises:
-            JobInvalid: The name, the arguments or the times make no sense.
+            JobInvalid: The name, the arguments or the times make no sense, or this class has no ``on_job``.
             OutputInvalid: This event's posts and jobs would be over 8 MiB.
         """
         self._context.check_open()
         name, job_id = jobs.job_name(function), self._context.new_id()
+        if type(self).on_job is Room.on_job:
+            raise JobInvalid(f"job {name}: {type(self).__name__} has no on_job(self, result)")
         data = jobs.job_data(job_id, args, kwargs, timeout_s=timeout)
         due_s = self._context.now_s + jobs.deadline_s(timeout, deadline)
         self._context.timers.await_job(job_id, name, round(due_s * 1000))

@@ -83,6 +83,8 @@ class Hooks:
 
     async def _finish(self, result: Any) -> Any:
         if not inspect.isawaitable(result):
+            if inspect.isgenerator(result) or inspect.isasyncgen(result):
+                raise TypeError("the hook returned a generator, of which nothing has run: return what it makes")
             return result
         try:
             return await _Watched(result, self._on_suspend, self._on_resume)
