@@ -7,7 +7,7 @@ COUNT ?= 30
 SCENARIO ?= storm
 BIN := .venv/bin
 
-.PHONY: help dev test model mutants simulate poison takeover timers chaos failover topologies browser check lint types layers size schema format bench wheel
+.PHONY: help dev test long model mutants simulate poison takeover timers chaos failover topologies browser check lint types layers size schema format bench wheel
 .DEFAULT_GOAL := help
 
 help: ## Show this list
@@ -25,6 +25,9 @@ model: .venv/.ready ## Run SEEDS (10000) seeds of the model of the acts from FRO
 
 mutants: .venv/.ready ## Hunt the deliberately broken acts with the model; ONLY="name" hunts one and prints how it is caught
 	PYTHONPATH=tests $(BIN)/python -m harness.model mutants --seeds 1000 --only "$(ONLY)"
+
+long: .venv/.ready ## Test clients, moves, posts, timers and examples against whole houses by the dozen, for minutes
+	$(BIN)/pytest -n 2 -m long tests/acceptance $(FLAGS)
 
 poison: .venv/.ready ## Test rooms that kill their workers, and kill storms, for minutes
 	$(BIN)/pytest -m 'chaos or not chaos' -s tests/acceptance/test_poison.py $(FLAGS)

@@ -16,6 +16,8 @@ from PIL import Image
 from harness.bots import Bot, bot
 from harness.house import Client, House, until
 
+pytestmark = pytest.mark.long
+
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
 

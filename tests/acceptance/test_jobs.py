@@ -142,6 +142,7 @@ async def _queued(house: House, count: int) -> bool:
     return bool(await house.redis.llen("rq:queue:innkeeper") == count)
 
 
+@pytest.mark.long
 async def test_results_come_once_while_owners_and_jobs_are_killed(house: House, runs: Runs) -> None:
     """Sixty jobs in six rooms, owners and job processes killed: each has one result, and done means it ran."""
     seed = random.randrange(2**32)

@@ -284,6 +284,7 @@ async def test_a_cut_history_is_told(house: House, inn: Innkeeper) -> None:
 
 
 @pytest.mark.timeout(120)
+@pytest.mark.long
 async def test_across_a_cluster(tmp_path: Path) -> None:
     """Posts, requests, tails and reads of rooms on three primaries."""
     async with (

@@ -142,6 +142,7 @@ async def test_a_target_that_nobody_serves_waits(house: House) -> None:
     assert fields[b"t"] == b"post"
 
 
+@pytest.mark.long
 async def test_posts_of_a_worker_that_died_are_brought_by_another(house: House) -> None:
     """The owner dies with posts in its outbox and no socket: a sweep finds them, although nobody wakes the room."""
     client = await house.join("source/g")
@@ -190,6 +191,7 @@ async def _talk(house: House, room: str, sinks: list[str], stop: asyncio.Event) 
 
 
 @pytest.mark.timeout(180)
+@pytest.mark.long
 async def test_killed_owners_lose_and_double_nothing(tmp_path: Path) -> None:
     """Owners of sources and targets are killed under load: every target gets every post once, in order."""
     sources, sinks = [f"source/k{n}" for n in range(4)], [f"sink/k{n}" for n in range(3)]
@@ -228,6 +230,7 @@ async def _is_done(house: House, room: str) -> bool:
 
 
 @pytest.mark.timeout(120)
+@pytest.mark.long
 async def test_posts_cross_a_cluster(tmp_path: Path) -> None:
     """Source and targets on different primaries: every post arrives once, in order."""
     sinks = [f"sink/c{n}" for n in range(8)]

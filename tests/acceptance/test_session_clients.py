@@ -20,6 +20,8 @@ from innkeeper.client import connect
 from innkeeper.client import room as room_module
 from innkeeper.errors import RoomClosed
 
+pytestmark = pytest.mark.long
+
 LANGUAGES = ["python", "js"]
 
 

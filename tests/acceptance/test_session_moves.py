@@ -17,6 +17,8 @@ from harness.bots import Bot, bot
 from harness.house import House, until
 from harness.v1 import V1Socket
 
+pytestmark = pytest.mark.long
+
 LANGUAGES = ["python", "js"]
 
 

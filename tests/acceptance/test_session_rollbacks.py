@@ -12,6 +12,8 @@ import pytest
 from harness.house import House, until
 from harness.v1 import V1Client, V1Socket
 
+pytestmark = pytest.mark.long
+
 PARTS = ("meta", "inbox", "sessions", "members", "state", "outlog", "timers")
 Dumps = dict[str, bytes | None]
 

@@ -150,6 +150,7 @@ async def test_an_edge_is_drained(house: House) -> None:
     await asyncio.gather(*(client.end() for client in clients))
 
 
+@pytest.mark.long
 async def test_everything_at_once(house: House) -> None:
     """Sockets cut at random, edges and workers killed and replaced: nothing is lost, doubled or reordered."""
     draw = random.Random(4)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import orjson
+import pytest
 
 from harness.cluster import Cluster
 from harness.house import House, until
@@ -58,6 +59,7 @@ async def test_a_game_ticks_twenty_times_a_second(tmp_path: Path) -> None:
         assert left_out < len(ticks) / 2
 
 
+@pytest.mark.long
 async def test_killed_workers_lose_double_and_hurry_no_timer(tmp_path: Path) -> None:
     """600 timers in 60 rooms while workers are killed again and again: each runs once, none early."""
     rooms = [f"clock/k{n}" for n in range(60)]
@@ -91,6 +93,7 @@ async def test_killed_workers_lose_double_and_hurry_no_timer(tmp_path: Path) -> 
         assert late_ms[-1] < 8000
 
 
+@pytest.mark.long
 async def test_timers_in_a_cluster(tmp_path: Path) -> None:
     """Rooms over three primaries, their index on others: each sleeps, is woken for its timer, and runs it once."""
     rooms = [f"clock/c{n}" for n in range(12)]

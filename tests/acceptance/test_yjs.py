@@ -12,6 +12,8 @@ import pytest
 from harness.house import House, until
 from harness.node import NODE
 
+pytestmark = pytest.mark.long
+
 EXAMPLE = str(Path(__file__).parents[2] / "examples" / "yjs.py")
 
 

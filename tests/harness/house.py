@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -16,6 +15,7 @@ import orjson
 import redis.asyncio
 import websockets
 
+from harness.forked import Forked
 from harness.valkey import Valkey
 
 ROOMS = str(Path(__file__).with_name("rooms.py"))
@@ -25,23 +25,11 @@ class Role:
     """One edge or worker process; what it logs goes to a file."""
 
     def __init__(self, arguments: Sequence[str], log_path: Path) -> None:
-        read_fd, write_fd = os.pipe()
         self.log_path = log_path
-        with log_path.open("wb") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "innkeeper", *arguments],
-                stdout=log,
-                stderr=log,
-                pass_fds=[write_fd],
-                env={**os.environ, "INNKEEPER_READY_FD": str(write_fd), "INNKEEPER_PARENT_PID": str(os.getpid())},
-                start_new_session=True,
-            )
-        os.close(write_fd)
-        with os.fdopen(read_fd) as pipe:
-            line = pipe.readline()
-        if not line:
+        self.process = Forked(list(arguments), log_path)
+        if not self.process.ready_line:
             raise RuntimeError(f"{arguments} did not get ready:\n{self.log}")
-        self.facts: dict[str, Any] = json.loads(line)
+        self.facts: dict[str, Any] = json.loads(self.process.ready_line)
 
     @property
     def log(self) -> str:
@@ -119,8 +107,8 @@ class House:
     ) -> None:
         for client in self.clients:
             await client.abort()
-        for role in (*self.edges, *self.workers, *self.jobs):
-            await asyncio.to_thread(role.end)
+        # Together: a worker that is asked to end may wait a second for its wake queue.
+        await asyncio.gather(*(asyncio.to_thread(role.end) for role in (*self.edges, *self.workers, *self.jobs)))
         if self.redis is not None:
             await self.redis.aclose()
         if self._is_own:
