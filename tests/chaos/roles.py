@@ -2,29 +2,13 @@
 
 import asyncio
 import json
-import multiprocessing
 import os
 import signal
 import time
-from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-_FORKS = multiprocessing.get_context("forkserver")
-_FORKS.set_forkserver_preload(["chaos.preload"])
-
-
-def _serve(arguments: list[str], log_path: str, ready: Connection) -> None:
-    """Be the role, as ``innkeeper …`` would; its logs go to a file."""
-    fd = os.open(log_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    os.dup2(fd, 1)
-    os.dup2(fd, 2)
-    os.environ["INNKEEPER_READY_FD"] = str(os.dup(ready.fileno()))
-    os.environ["INNKEEPER_PARENT_PID"] = str(os.getppid())
-    os.set_inheritable(int(os.environ["INNKEEPER_READY_FD"]), False)
-    from innkeeper.cli import main  # noqa: PLC0415 - imported long ago, by the server this was forked from
-
-    main.main(arguments, prog_name="innkeeper")
+from harness.forked import fork, ready_line
 
 
 class Role:
@@ -65,19 +49,16 @@ class Role:
 
     async def _launch(self) -> None:
         self._ended = asyncio.Event()
-        reading, writing = _FORKS.Pipe(duplex=False)
         path = self._folder / f"{self.name}.{self.starts}.log"
         self.starts += 1
-        process = _FORKS.Process(target=_serve, args=(self._arguments, str(path), writing), name=self.name, daemon=True)
-        process.start()  # takes some ms; in a thread, a cancelled caller would lose it
-        writing.close()
+        process, reading = fork(self._arguments, path)  # some ms; in a thread, a cancelled caller would lose it
         self._process, self.log_path = process, path
         self._all.append(process)
         loop = asyncio.get_running_loop()
         loop.add_reader(process.sentinel, self._on_end, process)
-        self.ready = await asyncio.to_thread(_first_line, reading)
+        line = await asyncio.to_thread(ready_line, reading)
+        self.ready = bool(line) and bool(json.loads(line)["ready"])
         self.ready_at_s = time.monotonic()
-        reading.close()
 
     def _on_end(self, process: Any) -> None:
         asyncio.get_running_loop().remove_reader(process.sentinel)
@@ -140,10 +121,3 @@ class Role:
             if process.is_alive():
                 process.kill()
                 process.join()
-
-
-def _first_line(reading: Connection) -> bool:
-    """Return whether the role said that it is ready before its end of the pipe closed."""
-    with os.fdopen(os.dup(reading.fileno()), "rb") as pipe:
-        line = pipe.readline()
-    return bool(line) and bool(json.loads(line)["ready"])

@@ -6,14 +6,38 @@ import signal
 import subprocess
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Any
 
+# The one server of a test process. It imports what it finds: of a pytest run only installed modules.
 _FORKS = multiprocessing.get_context("forkserver")
-# Installed modules only: the server does not find those of the tests.
-_FORKS.set_forkserver_preload(["uvloop", "innkeeper.cli", "innkeeper_edge.cli", "innkeeper_workers.cli"])
+_FORKS.set_forkserver_preload(
+    ["uvloop", "innkeeper.cli", "innkeeper_edge.cli", "innkeeper_workers.cli", "harness.chronicle"]
+)
+
+
+def fork(arguments: list[str], log_path: Path) -> tuple[Any, Connection]:
+    """Start a role as ``innkeeper …`` would, in a session of its own; its logs go to a file.
+
+    Returns:
+        The process (:class:`multiprocessing.Process`), and where it says that it is ready, see :func:`ready_line`.
+    """
+    reading, writing = _FORKS.Pipe(duplex=False)
+    given = (arguments, str(log_path), writing, dict(os.environ), str(Path.cwd()))
+    process = _FORKS.Process(target=_serve, args=given, daemon=True)
+    process.start()
+    writing.close()
+    return process, reading
+
+
+def ready_line(reading: Connection) -> bytes:
+    """Wait for what a role writes to say that it is ready; empty where it ended before."""
+    with os.fdopen(os.dup(reading.fileno()), "rb") as pipe:
+        line = pipe.readline()
+    reading.close()
+    return line
 
 
 def _serve(arguments: list[str], log_path: str, ready: Connection, environment: dict[str, str], folder: str) -> None:
-    """Be the role, as ``innkeeper …`` would in a session of its own; its logs go to a file."""
     os.setsid()
     fd = os.open(log_path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND)
     os.dup2(fd, 1)
@@ -37,16 +61,9 @@ class Forked:
     """
 
     def __init__(self, arguments: list[str], log_path: Path) -> None:
-        reading, writing = _FORKS.Pipe(duplex=False)
-        given = (arguments, str(log_path), writing, dict(os.environ), str(Path.cwd()))
-        self._process = _FORKS.Process(target=_serve, args=given, daemon=True)
-        self._process.start()
-        writing.close()
-        assert self._process.pid is not None
-        self.pid = self._process.pid
-        with os.fdopen(os.dup(reading.fileno()), "rb") as pipe:
-            self.ready_line = pipe.readline()
-        reading.close()
+        self._process, reading = fork(arguments, log_path)
+        self.pid: int = self._process.pid
+        self.ready_line = ready_line(reading)
 
     @property
     def returncode(self) -> int | None:
@@ -55,7 +72,8 @@ class Forked:
 
     def poll(self) -> int | None:
         """Return its exit code, None while it runs."""
-        return self._process.exitcode
+        code: int | None = self._process.exitcode
+        return code
 
     def wait(self, timeout: float | None = None) -> int:
         """Wait until it has ended.
@@ -64,7 +82,7 @@ class Forked:
             subprocess.TimeoutExpired: It has not.
         """
         self._process.join(timeout)
-        code = self._process.exitcode
+        code = self.poll()
         if code is None:
             raise subprocess.TimeoutExpired("innkeeper", timeout or 0)
         return code
