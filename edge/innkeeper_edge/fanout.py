@@ -3,7 +3,7 @@
 import logging
 from typing import TYPE_CHECKING
 
-from innkeeper.wire import BINARY_TO_ALL, TEXT_TO_ALL, read_close
+from innkeeper.wire import BINARY_TO_ALL, TEXT_TO_ALL, addressed, read_close
 from innkeeper_edge.frames import encode_binary, encode_text
 from innkeeper_edge.member import Member
 
@@ -77,7 +77,7 @@ class Fanout:
     def _deliver_one(self, header: bytes, body: bytes, touched: dict[str, Member]) -> None:
         verb, _, rest = header.partition(b" ")
         if verb in _SHOWN:
-            receivers = self._addressed(rest)
+            receivers = addressed(rest, self.live)
             if receivers:
                 frame = encode_binary(body) if verb == b"binary" else encode_text(body)
                 for member in receivers:
@@ -109,13 +109,6 @@ class Fanout:
             named.move(body.decode())
         else:
             named.close(*read_close(body))
-
-    def _addressed(self, address: bytes) -> list[Member]:
-        if address[:1] == b"+":
-            found = (self.live.get(int(number)) for number in address[1:].split(b","))
-            return [member for member in found if member is not None]
-        excluded = {int(number) for number in address[1:].split(b",")} if address[:1] == b"-" else set()
-        return [member for join, member in self.live.items() if join not in excluded]
 
     def _write(self, touched: dict[str, Member]) -> None:
         for member in touched.values():

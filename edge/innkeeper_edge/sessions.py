@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from innkeeper.close_codes import REPLACED, RESYNC, SESSION_OVER
 from innkeeper.errors import RedisReplied, RedisUnavailable
 from innkeeper.functions import Pushed
-from innkeeper.wire import BINARY_TO_ALL, TEXT_TO_ALL, StreamId, format_id, read_close
+from innkeeper.wire import BINARY_TO_ALL, TEXT_TO_ALL, StreamId, addressed, format_id, read_close
 from innkeeper_edge import subprotocol
 from innkeeper_edge.session_member import SessionMember, Stage
 from innkeeper_edge.subprotocol import Parting, Replay
@@ -191,7 +191,7 @@ class Sessions:
             if named is not None:
                 self._part(named, subprotocol.read_parting(verb, body))
         else:
-            receivers = self._addressed(rest) if verb in (b"text", b"binary", b"error") else []
+            receivers = addressed(rest, self.live) if verb in (b"text", b"binary", b"error") else []
             if verb == b"error" and rest[:1] == b"+" and (parting := self._parting.get(int(rest[1:]))) is not None:
                 receivers.append(parting[0])  # it is about a message that counts as applied without it
             frame = subprotocol.frame_of(verb, position, body) if receivers else None
@@ -199,13 +199,6 @@ class Sessions:
                 for member in receivers:
                     member.show(position, frame)
                     touched[member] = None
-
-    def _addressed(self, address: bytes) -> list[SessionMember]:
-        if address[:1] == b"+":
-            found = (self.live.get(int(number)) for number in address[1:].split(b","))
-            return [member for member in found if member is not None]
-        excluded = {int(number) for number in address[1:].split(b",")} if address[:1] == b"-" else set()
-        return [member for join, member in self.live.items() if join not in excluded]
 
     # --- joins, resumes, resyncs ----------------------------------------------------------------------------------
     def _marked(

@@ -10,7 +10,7 @@ from typing import Any, Final, NamedTuple
 
 import orjson
 
-from innkeeper.wire import StreamId, format_id, parse_id, read_close, read_outlog_entry
+from innkeeper.wire import StreamId, format_id, is_addressed, parse_id, read_close, read_outlog_entry
 from innkeeper_edge.frames import encode_binary, encode_text
 
 V1: Final = "innkeeper.v1"
@@ -124,14 +124,6 @@ def read_moved(row: bytes | None) -> tuple[int, str] | None:
     """Return how many messages a session that was moved has left in its room, and where it went; None for others."""
     words = (row or b"").split(b" ")
     return (int(words[0]), words[3].decode()) if len(words) > _ROW_WORDS else None
-
-
-def is_addressed(address: bytes, join: int) -> bool:
-    """Return whether an output's address means this join."""
-    if address == b"*":
-        return True
-    named = b"%d" % join in address[1:].split(b",")
-    return named if address[:1] == b"+" else not named
 
 
 class Replay(NamedTuple):

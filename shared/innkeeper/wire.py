@@ -3,11 +3,13 @@
 Pure: no I/O, no clock. The Lua acts write these forms; this module reads them (and builds what workers write).
 """
 
-from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple, TypeVar
 
 # A NamedTuple's own constructor takes three times as long as this; it counts where every message makes one.
 _new = tuple.__new__
+
+Live = TypeVar("Live")
 
 # An id of a stream, as (number, second part): iseq and µs in the inbox, oseq and mark in the outlog.
 StreamId = tuple[int, int]
@@ -108,6 +110,23 @@ def address_all(excluded: Iterable[int]) -> bytes:
 def address_only(*joins: int) -> bytes:
     """Return the address of these joins, of one at least."""
     return b"+" + b",".join([b"%d" % join for join in joins])
+
+
+def is_addressed(address: bytes, join: int) -> bool:
+    """Return whether an output's address means this join."""
+    if address == b"*":
+        return True
+    named = b"%d" % join in address[1:].split(b",")
+    return named if address[:1] == b"+" else not named
+
+
+def addressed(address: bytes, live: Mapping[int, Live]) -> list[Live]:
+    """Return those of the live, by their joins, that an output's address means."""
+    if address[:1] == b"+":
+        found = (live.get(int(number)) for number in address[1:].split(b","))
+        return [member for member in found if member is not None]
+    excluded = {int(number) for number in address[1:].split(b",")} if address[:1] == b"-" else set()
+    return [member for join, member in live.items() if join not in excluded]
 
 
 def output_header(*, binary: bool, address: bytes) -> bytes:

@@ -347,6 +347,4 @@ class RoomHarness:
         return next(client for client in self.clients if client.id.encode() == connection)
 
     def _addressed(self, address: bytes) -> list[Client]:
-        joins = {int(join) for join in address[1:].split(b",") if join}
-        is_only = address[:1] == b"+"
-        return [client for client in self.clients if client.is_open and (client.join in joins) == is_only]
+        return [client for client in self.clients if client.is_open and wire.is_addressed(address, client.join)]
