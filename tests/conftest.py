@@ -50,6 +50,15 @@ async def link(valkey: Valkey) -> AsyncIterator[Link]:
 
 
 @pytest.fixture
+async def own_link(own_valkey: Valkey) -> AsyncIterator[Link]:
+    """Commands to a server of this test's own, with the functions loaded."""
+    link = Link(connector(own_valkey.url, timeout_s=5), timeout_s=5, name="test")
+    await load_library(link)
+    yield link
+    await link.close()
+
+
+@pytest.fixture
 def address() -> Address:
     """A room that no other test uses."""
     return Address("test", uuid.uuid4().hex)

@@ -15,7 +15,6 @@ from innkeeper import functions, keys
 from innkeeper.address import Address
 from innkeeper.functions import shard_of
 from innkeeper.functions import timers as acts
-from innkeeper.functions.library import load_library
 from innkeeper.keys import timer_index
 from innkeeper.redis_client import Link, connector
 from innkeeper.timers import TimerRow
@@ -28,12 +27,9 @@ ROOM = Address("clock", "x")
 
 
 @pytest.fixture
-async def room(own_valkey: Valkey) -> AsyncIterator[RoomActs]:
+def room(own_link: Link) -> RoomActs:
     """A room on a server of this test's own, with the functions loaded."""
-    link = Link(connector(own_valkey.url, timeout_s=5), timeout_s=5, name="test")
-    await load_library(link)
-    yield RoomActs(link, ROOM)
-    await link.close()
+    return RoomActs(own_link, ROOM)
 
 
 @pytest.fixture

@@ -12,7 +12,6 @@ from harness.valkey import Valkey
 from innkeeper import Connection, Room, keys
 from innkeeper.address import Address
 from innkeeper.errors import RedisReplied
-from innkeeper.functions.library import load_library
 from innkeeper.redis_client import Link, connector
 from innkeeper_workers import fleet as fleets
 from innkeeper_workers.fleet import Fleet
@@ -40,15 +39,6 @@ class Cursed(Room):
         if message == "quit later":
             await asyncio.sleep(0)
             raise GeneratorExit
-
-
-@pytest.fixture
-async def own_link(own_valkey: Valkey) -> AsyncIterator[Link]:
-    """Commands to a server of this test's own, with the functions loaded."""
-    link = Link(connector(own_valkey.url, timeout_s=5), timeout_s=5, name="test")
-    await load_library(link)
-    yield link
-    await link.close()
 
 
 @pytest.fixture

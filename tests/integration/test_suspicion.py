@@ -11,7 +11,6 @@ from harness.house import until
 from harness.valkey import Valkey
 from innkeeper import Connection, Room, keys
 from innkeeper.address import Address
-from innkeeper.functions.library import load_library
 from innkeeper.redis_client import Link, connector
 from innkeeper_workers import starting
 from innkeeper_workers.deaths import is_storm, note_death
@@ -44,15 +43,6 @@ class Starter(Patient):
         Starter.starts += 1
         if Starter.fails:
             raise OSError("not now")
-
-
-@pytest.fixture
-async def own_link(own_valkey: Valkey) -> AsyncIterator[Link]:
-    """Commands to a server of this test's own, with the functions loaded."""
-    link = Link(connector(own_valkey.url, timeout_s=5), timeout_s=5, name="test")
-    await load_library(link)
-    yield link
-    await link.close()
 
 
 @pytest.fixture

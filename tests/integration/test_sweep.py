@@ -14,22 +14,12 @@ from harness.valkey import Valkey
 from innkeeper import functions, keys
 from innkeeper.address import Address
 from innkeeper.functions import ROOM_SHARDS, shard_of
-from innkeeper.functions.library import load_library
 from innkeeper.redis_client import Link, connector
 from innkeeper_workers.fleet import Fleet
 from innkeeper_workers.pulse import Pulse
 from innkeeper_workers.sweep import Sweep
 
 ROOM = Address("ledger", "nobody-here")
-
-
-@pytest.fixture
-async def own_link(own_valkey: Valkey) -> AsyncIterator[Link]:
-    """Commands to a server of this test's own, with the functions loaded."""
-    link = Link(connector(own_valkey.url, timeout_s=5), timeout_s=5, name="test")
-    await load_library(link)
-    yield link
-    await link.close()
 
 
 @pytest.fixture

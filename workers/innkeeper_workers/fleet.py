@@ -22,6 +22,7 @@ from innkeeper.memory import Thrift
 from innkeeper.options import DEFAULT_REDIS_URL
 from innkeeper.room import Room
 from innkeeper.topology import Commands, Subscriptions, Where, open_link, open_subscriber
+from innkeeper.waking import wake
 from innkeeper.wire import read_news, sendable
 from innkeeper_workers.jobs.desk import Desk
 from innkeeper_workers.owner import Owner
@@ -128,9 +129,7 @@ class Fleet:
             RedisUnavailable: Not all may have been woken.
             RedisReplied: As above; FunctionMissing where the functions must be loaded first.
         """
-        for reply in await self.link.send(functions.wake(addresses)):
-            if isinstance(reply, RedisReplied):
-                raise reply
+        await wake(self.link, addresses)
 
     async def drain(self, grace_s: float) -> None:
         """Hand every room over: finish the event, commit, release, wake; ten rooms at a time."""

@@ -4,37 +4,35 @@ import asyncio
 import itertools
 import logging
 import secrets
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Coroutine
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 from weakref import WeakValueDictionary
 
 import orjson
 
-from innkeeper import functions, keys
+from innkeeper import keys
 from innkeeper.address import Address, parse_address
 from innkeeper.boot import check_redis
 from innkeeper.channel import Reply
-from innkeeper.errors import FunctionMissing, InnkeeperError, NoAnswer, RedisReplied, RedisUnavailable, RoomBusy
-from innkeeper.functions.posts import PostEvent, note_awake, post, read_posted
+from innkeeper.errors import NoAnswer, RedisReplied, RedisUnavailable, RoomBusy
+from innkeeper.functions.posts import PostEvent, post
 from innkeeper.keys import room_keys
 from innkeeper.lease import DEFAULT_TIMES
 from innkeeper.options import DEFAULT_REDIS_URL, without_password
 from innkeeper.outside.ear import LINGER_S, Ear
+from innkeeper.outside.patience import Value, patiently, push
 from innkeeper.outside.room import OutsideRoom
 from innkeeper.topology import Commands, Subscriptions, Where, open_link, open_subscriber
+from innkeeper.waking import wake
 
 if TYPE_CHECKING:
     from innkeeper.outside.sync import SyncInnkeeper
 
 log = logging.getLogger("innkeeper.outside")
 
-Value = TypeVar("Value")
-
 _TIMEOUT_S = 10.0
 _KINDS_S = 2.0
-_AGAIN_FIRST_S = 0.02
-_AGAIN_MOST_S = 0.5
 _DEFAULT_BACKLOG_COUNT = 10_000
 
 
@@ -173,7 +171,7 @@ class Innkeeper:
         Raises:
             RedisUnavailable: No answer.
         """
-        return await self._patiently(lambda: self.link.call(*command), self.timeout_s)
+        return await patiently(lambda: self.link.call(*command), self.timeout_s)
 
     async def kind(self, name: str) -> KindFacts | None:
         """Return what workers say of a kind, as of the last two seconds; None where none ever served it."""
@@ -217,14 +215,12 @@ class Innkeeper:
             command = post(room_keys(address), source=self._source, mark=0, backlog_count=cap, events=events)
 
             async def attempt() -> bool:
-                # The note first: where this program dies, a sweep still finds what was accepted.
-                _, reply = await self.link.send((note_awake(address), command))
-                posted = read_posted(reply)
+                posted = await push(self.link, address, command)
                 if not posted.taken_count:
                     raise RoomBusy(f"room {address}: {cap} events wait for it already; it was not accepted")
                 return posted.wants_owner
 
-            if await self._patiently(attempt, until_s - loop.time()):
+            if await patiently(attempt, until_s - loop.time()):
                 self._spawn(self._wake(address))
         finally:
             turn.release()
@@ -258,31 +254,9 @@ class Innkeeper:
             del ear.calls[call.encode()]
             self.release(ear)
 
-    async def _patiently(self, attempt: Callable[[], Awaitable[Value]], timeout_s: float) -> Value:
-        """Return what an attempt returns, made again while Redis or the room cannot take it."""
-        loop = asyncio.get_running_loop()
-        until_s, wait_s = loop.time() + timeout_s, _AGAIN_FIRST_S
-        while True:
-            try:
-                return await attempt()
-            except FunctionMissing:
-                failure: InnkeeperError = RedisUnavailable("no worker has loaded the functions yet: start one")
-            except (RoomBusy, RedisUnavailable) as error:
-                failure = error
-            except RedisReplied as error:
-                if str(error).split(" ", 1)[0] not in ("OOM", "BUSY", "MISCONF", "NOREPLICAS"):
-                    raise
-                failure = RoomBusy(f"Redis takes nothing: {error}")
-            if loop.time() + wait_s > until_s:
-                raise failure
-            await asyncio.sleep(wait_s)
-            wait_s = min(wait_s * 2, _AGAIN_MOST_S)
-
     async def _wake(self, address: Address) -> None:
         try:
-            for reply in await self.link.send(functions.wake([address])):
-                if isinstance(reply, RedisReplied):
-                    raise reply
+            await wake(self.link, [address])
         except (RedisUnavailable, RedisReplied) as error:
             log.debug("room %s: not woken, a sweep will do it: %s", address, error)
 
