@@ -47,16 +47,12 @@ class Courier:
     Nothing of it is truth. An entry leaves the outbox when its target has it; a courier that dies before that leaves it
     to the next owner's, and the target knows what it has had. Cancelling is safe at every point.
 
-    Attributes:
-        is_owing: Whether the commit that is on its way adds to the outbox; there is one at a time.
-
     Args:
         owner: Whose room it is.
         has_posted: Whether the room ever owed anything.
     """
 
     def __init__(self, owner: "Owner", *, has_posted: bool) -> None:
-        self.is_owing = False
         self._owner = owner
         self._has_news = has_posted
         self._noted_until_s = 0.0

@@ -327,21 +327,23 @@ class Owner:
             self._is_destroyed, self.leaving = True, "handover"
         if self.suspicion.marked_iseq and turn.consumed:
             self.suspicion.committed(turn.consumed[-1])
-        timers, self.courier.is_owing = self._alarm.changes(turn), bool(turn.outbox)
+        timers, owes = self._alarm.changes(turn), bool(turn.outbox)
         turn.clear()
-        return self._confirm(command, sent_at_s, timers, extend=extend)
+        return self._confirm(command, sent_at_s, timers, owes=owes, extend=extend)
 
-    async def _confirm(self, command: Command, sent_at_s: float, timers: Changes | None, *, extend: bool) -> None:
+    async def _confirm(
+        self, command: Command, sent_at_s: float, timers: Changes | None, *, owes: bool, extend: bool
+    ) -> None:
         if timers is not None:
             await self._alarm.before(timers)
-        if self.courier.is_owing:
+        if owes:
             await self.courier.note()
         committed = functions.read_committed(await self._ask(command, self.fleet.commit_link))
         if not isinstance(committed, Committed):
             self.fleet.refused_count += 1
             log.warning("room %s: commit refused (%s) under token %s", self.address, committed, self.token)
             raise LeaseLost(str(self.address), committed)
-        if self.courier.is_owing:
+        if owes:
             self.courier.owes()
         await self._announce(committed.last_id)
         self.version += 1
