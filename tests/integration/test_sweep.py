@@ -17,7 +17,7 @@ from innkeeper.functions import ROOM_SHARDS, shard_of
 from innkeeper.redis_client import Link, connector
 from innkeeper_workers.fleet import Fleet
 from innkeeper_workers.pulse import Pulse
-from innkeeper_workers.sweep import Sweep
+from innkeeper_workers.sweep import Sweep, own_shards
 
 ROOM = Address("ledger", "nobody-here")
 
@@ -167,9 +167,10 @@ async def _commands(link: Link) -> int:
 async def test_shards_are_dealt_to_all_workers_once(fleet: Fleet, own_valkey: Valkey) -> None:
     """Each shard belongs to one of the registered workers; a worker outside the registry sweeps nothing."""
     others = [Fleet({}, connector(own_valkey.url, timeout_s=0.5)) for _ in range(2)]
-    assert await Sweep(fleet, Pulse(fleet))._shards() == []
-    sweeps = [await swept(one) for one in (fleet, *others)]
-    dealt = [await sweep._shards() for sweep in sweeps]
+    assert await own_shards(fleet) == []
+    for one in (fleet, *others):
+        await swept(one)
+    dealt = [await own_shards(one) for one in (fleet, *others)]
     assert sorted(shard for shards in dealt for shard in shards) == list(range(ROOM_SHARDS))
     for other in others:
         await other.close()

@@ -6,13 +6,13 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
 from innkeeper import functions, keys
-from innkeeper.address import Address, parse_address
+from innkeeper.address import Address
 from innkeeper.errors import FunctionMissing, RedisReplied, RedisUnavailable
 from innkeeper.keys import room_keys
 from innkeeper.topology import by_lane
 from innkeeper_workers.deaths import note_death, note_pause
 from innkeeper_workers.fleet import new_incarnation
-from innkeeper_workers.sweep import has_backlog
+from innkeeper_workers.sweep import has_backlog, indexed_room
 from innkeeper_workers.timers import look_soon
 
 if TYPE_CHECKING:
@@ -261,10 +261,5 @@ class Pulse:
         return [name.decode() for name in names]
 
     async def _rooms_of(self, key: str) -> list[Address]:
-        rooms = []
-        for name in await self._fleet.link.call("SMEMBERS", key):
-            try:
-                rooms.append(parse_address(name.decode()))
-            except ValueError as error:
-                log.warning("%s: %s", key, error)
-        return rooms
+        names = await self._fleet.link.call("SMEMBERS", key)
+        return [room for name in names if (room := indexed_room(key, name.decode())) is not None]

@@ -28,8 +28,7 @@ LATER_MS = 10_000
 class Sweep:
     """Looks every 500 ms at the rooms that are due in this worker's shards of the index.
 
-    The shards are dealt to the workers in the registry by rank, without any agreement: for a moment two may sweep the
-    same shard, or nobody. A room asleep is not in the index and costs nothing.
+    The shards are dealt to the workers, see :func:`own_shards`. A room asleep is not in the index and costs nothing.
 
     Attributes:
         index: Makes the key of a shard.
@@ -61,7 +60,7 @@ class Sweep:
         """Look once at what is due."""
         fleet = self._fleet
         due_ms = fleet.redis_time_ms
-        shards = await self._shards()
+        shards = await own_shards(fleet)
         if not shards:
             return
         at_once = max(1, _ROOMS_A_SWEEP // len(shards))
@@ -74,15 +73,9 @@ class Sweep:
             if names:
                 await self._look(shard, due_ms, [name.decode() for name in names])
 
-    async def _shards(self) -> list[int]:
-        workers = sorted(name.decode() for name in await self._fleet.link.call("ZRANGE", keys.WORKERS, 0, -1))
-        if self._fleet.incarnation not in workers:
-            return []
-        return list(range(workers.index(self._fleet.incarnation), ROOM_SHARDS, len(workers)))
-
     async def _look(self, shard: int, due_ms: int, names: list[str]) -> None:
         fleet = self._fleet
-        rooms = [room for name in names if (room := _address(name)) is not None]
+        rooms = [room for name in names if (room := indexed_room(self.index(shard), name)) is not None]
         if len(rooms) < len(names):
             await fleet.link.call("ZREM", self.index(shard), *(set(names) - set(map(str, rooms))))
         commands = [command for room in rooms for command in self._ask(room)]
@@ -119,9 +112,21 @@ def has_backlog(counts: "Reply") -> bool:
     return bool(counts) and counts[0] is not None and int(counts[0]) > int(counts[1] or 0)
 
 
-def _address(name: str) -> Address | None:
+def indexed_room(index: str, name: str) -> Address | None:
+    """Return the room that an entry of an index names; None, and a line in the log, where it names none."""
     try:
         return parse_address(name)
     except InvalidAddress as error:
-        log.warning("index of rooms awake: %s", error)
+        log.warning("%s: %s", index, error)
         return None
+
+
+async def own_shards(fleet: "Fleet") -> list[int]:
+    """Return the shards of the indexes that are dealt to this worker, by its rank among those in the registry.
+
+    There is no agreement about it: for a moment two workers may have the same one, or nobody.
+    """
+    workers = sorted(name.decode() for name in await fleet.link.call("ZRANGE", keys.WORKERS, 0, -1))
+    if fleet.incarnation not in workers:
+        return []
+    return list(range(workers.index(fleet.incarnation), ROOM_SHARDS, len(workers)))

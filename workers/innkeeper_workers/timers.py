@@ -7,9 +7,9 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from innkeeper import keys
-from innkeeper.address import Address, InvalidAddress, parse_address
+from innkeeper.address import Address
 from innkeeper.errors import FunctionMissing, RedisReplied, RedisUnavailable
-from innkeeper.functions import ROOM_SHARDS, shard_of
+from innkeeper.functions import shard_of
 from innkeeper.functions.timers import (
     Due,
     Fired,
@@ -23,6 +23,7 @@ from innkeeper.functions.timers import (
 )
 from innkeeper.keys import room_keys
 from innkeeper.topology import by_lane
+from innkeeper_workers.sweep import indexed_room, own_shards
 
 if TYPE_CHECKING:
     from innkeeper_workers.fleet import Fleet
@@ -107,12 +108,9 @@ class LookOut:
         return wait_s
 
     async def _own_shards(self) -> list[int]:
-        """Return this worker's shards; for a moment two workers may have the same one, or nobody."""
         fleet = self._fleet
         if fleet.loop.time() - self._shards_at_s > _SHARDS_EVERY_S:
-            workers = sorted(name.decode() for name in await fleet.link.call("ZRANGE", keys.WORKERS, 0, -1))
-            rank = workers.index(fleet.incarnation) if fleet.incarnation in workers else ROOM_SHARDS
-            self._shards = list(range(rank, ROOM_SHARDS, max(len(workers), 1)))
+            self._shards = await own_shards(fleet)
             self._shards_at_s = fleet.loop.time()
         return self._shards
 
@@ -120,11 +118,11 @@ class LookOut:
         rooms: dict[Address, int] = {}
         outcomes: list[tuple[str, int, int | str]] = []
         for name, score in found.rooms:
-            try:
-                rooms[parse_address(name)] = score
-            except InvalidAddress as error:
-                log.warning("index of timers: %s", error)
+            room = indexed_room(keys.timer_index(shard), name)
+            if room is None:
                 outcomes.append((name, score, "gone"))
+            else:
+                rooms[room] = score
         fired = await self._fire(list(rooms))
         wanting = [room for room, answer in fired.items() if answer.wants_owner]
         if wanting:
