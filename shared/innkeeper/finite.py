@@ -1,13 +1,18 @@
-"""Whether JSON keeps a value's floats: for NaN and the infinities it holds null, which comes back as None."""
+"""What is a finite number, and whether JSON keeps a value's floats: NaN and the infinities come back as None."""
 
 import math
 import re
-from typing import Any, Final
+from typing import Any, Final, TypeGuard
 
 import msgspec
 
 # A float of MessagePack whose exponent is that of NaN and the infinities. UTF-8 never holds these bytes, integers may.
 _ODD: Final = re.compile(rb"\xcb[\x7f\xff][\xf0-\xff]")
+
+
+def is_number(value: object) -> TypeGuard[float]:
+    """Return whether a value that a user gave is a finite number; True and False are none."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def is_finite(value: Any, data: bytes) -> bool:

@@ -1,6 +1,5 @@
 """Jobs: functions that run outside the rooms, under ``innkeeper jobs``, and whose results come back as events."""
 
-import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -9,7 +8,7 @@ from typing import Any, Final, Literal, TypeVar
 import orjson
 
 from innkeeper.errors import JobInvalid
-from innkeeper.finite import is_finite
+from innkeeper.finite import is_finite, is_number
 
 MARK: Final = "__innkeeper_job__"
 QUEUE: Final = "innkeeper"
@@ -18,7 +17,7 @@ _MOST_S: Final = 7 * 86_400.0
 _WAIT_S: Final = 3_600.0
 _NAME: Final = re.compile(r"[A-Za-z_][\w.]{0,200}:[A-Za-z_]\w{0,100}", re.ASCII)
 
-Status = Literal["done", "failed", "timeout", "lost", "cancelled"]
+Status = Literal["done", "failed", "timeout", "lost"]
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
@@ -106,7 +105,7 @@ def deadline_s(timeout_s: float, deadline: float | None) -> float:
 
 def check_seconds(name: str, value: object) -> None:
     """Raise JobInvalid unless a value is a time from 1 s to 7 days."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if not is_number(value):
         raise JobInvalid(f"{name} = {value!r}: a number of seconds")
     if not 1 <= value <= _MOST_S:
         raise JobInvalid(f"{name} = {value:g} s: from 1 s to 7 days")

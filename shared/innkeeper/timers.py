@@ -13,6 +13,7 @@ import orjson
 from cronsim import CronSim, CronSimError
 
 from innkeeper.errors import TimerInvalid
+from innkeeper.finite import is_number
 
 Missed = Literal["skip", "once", "all"]
 
@@ -208,7 +209,7 @@ def planned(
 
 
 def _number(what: str, value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if not is_number(value):
         raise TimerInvalid(f"{what}={value!r}: a number")
     return value
 

@@ -4,8 +4,8 @@ import traceback
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from innkeeper.activation import text_of
-from innkeeper.errors import InnkeeperError, LeaseLost, RedisReplied, RedisUnavailable
+from innkeeper.activation import summary_of
+from innkeeper.errors import LeaseLost, RedisReplied, RedisUnavailable
 
 if TYPE_CHECKING:
     from innkeeper.address import Address
@@ -63,6 +63,5 @@ class Setbacks:
 
 
 def _told(error: BaseException, failures: int) -> str:
-    what = text_of(error) if isinstance(error, InnkeeperError) else f"{type(error).__name__}: {text_of(error)}"
     lines = "".join(traceback.format_exception(error)).splitlines(keepends=True)[-_TRACE_LINES:]
-    return f"the room failed on it {failures} times: {' '.join(what.split())}\n{''.join(lines)}"
+    return f"the room failed on it {failures} times: {' '.join(summary_of(error).split())}\n{''.join(lines)}"

@@ -152,8 +152,7 @@ class Hooks:
         """Put an event aside because of an error."""
         lines = traceback.format_exception(error)
         log.warning("room %s: event %s failed and was undone", self.context.address, event.id.decode(), exc_info=error)
-        what = text_of(error) if isinstance(error, InnkeeperError) else f"{type(error).__name__}: {text_of(error)}"
-        self.turn.dead.append(dead_event(event, what, "".join(lines[-_TRACE_LINES:])))
+        self.turn.dead.append(dead_event(event, summary_of(error), "".join(lines[-_TRACE_LINES:])))
 
     def tell(self, connection: "Connection", code: str, *, about: "InboxEvent", **details: Any) -> None:
         """Send an error frame to one member: to sessions with the message's number, to others in json rooms only."""
@@ -216,6 +215,11 @@ def text_of(error: BaseException) -> str:
         return wire.sendable(str(error))
     except Exception:  # noqa: BLE001 - a user's class may do anything
         return "(its text cannot be shown)"
+
+
+def summary_of(error: BaseException) -> str:
+    """Return an exception in a line for ``dead``: our own say all in their text, others need their type."""
+    return text_of(error) if isinstance(error, InnkeeperError) else f"{type(error).__name__}: {text_of(error)}"
 
 
 class _Watched:
