@@ -116,13 +116,19 @@ async def _row_is(house: House, room: str, connection: str, *, up: bool) -> bool
     return row is not None and orjson.loads(row).get("up", True) is up
 
 
+async def talk(clients: list[V1Client], rounds: int, *, pause_s: float) -> AsyncIterator[int]:
+    """Let each client send the number of each round; yields it, while the messages are under way."""
+    for round_ in range(rounds):
+        for client in clients:
+            client.send({"i": round_})
+        await asyncio.sleep(pause_s)
+        yield round_
+
+
 async def test_an_edge_is_killed(house: House) -> None:
     """With kill -9 of an edge sessions go on at the other one, every message applied once, every output seen once."""
     clients = [V1Client(house, "ledger/c", f"m{n}", edge=n % 2) for n in range(4)]
-    for round_ in range(60):
-        for client in clients:
-            client.send({"i": round_})
-        await asyncio.sleep(0.02)
+    async for round_ in talk(clients, 60, pause_s=0.02):
         if round_ == 20:
             house.edges[0].signal(signal.SIGKILL)
     for client in clients:
@@ -136,10 +142,7 @@ async def test_an_edge_is_killed(house: House) -> None:
 async def test_an_edge_is_drained(house: House) -> None:
     """An edge that is told to stop closes its sockets with 1012; their sessions go on at the other one."""
     clients = [V1Client(house, "ledger/k", f"m{n}", edge=n % 2) for n in range(2)]
-    for round_ in range(40):
-        for client in clients:
-            client.send({"i": round_})
-        await asyncio.sleep(0.02)
+    async for round_ in talk(clients, 40, pause_s=0.02):
         if round_ == 15:
             house.edges[0].signal(signal.SIGTERM)
     for client in clients:
@@ -155,10 +158,7 @@ async def test_everything_at_once(house: House) -> None:
     """Sockets cut at random, edges and workers killed and replaced: nothing is lost, doubled or reordered."""
     draw = random.Random(4)
     clients = [V1Client(house, "ledger/l", f"m{n}", edge=n % 2) for n in range(6)]
-    for round_ in range(200):
-        for client in clients:
-            client.send({"i": round_})
-        await asyncio.sleep(0.03)
+    async for round_ in talk(clients, 200, pause_s=0.03):
         victim = draw.choice(clients)
         if draw.random() < 0.2 and victim.socket is not None:
             victim.socket.socket.transport.abort()
@@ -181,10 +181,7 @@ async def test_everything_at_once(house: House) -> None:
 async def test_a_worker_is_killed(house: House) -> None:
     """With kill -9 of the owner no socket notices, and nothing is lost or doubled."""
     clients = [V1Client(house, "ledger/d", f"m{n}") for n in range(3)]
-    for round_ in range(60):
-        for client in clients:
-            client.send({"i": round_})
-        await asyncio.sleep(0.02)
+    async for round_ in talk(clients, 60, pause_s=0.02):
         if round_ == 20:
             (await house.owner_of("ledger/d")).signal(signal.SIGKILL)
     for client in clients:
