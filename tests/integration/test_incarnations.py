@@ -8,13 +8,16 @@ from typing import TYPE_CHECKING, cast
 import pytest
 from redis.asyncio.connection import AbstractConnection
 
+from harness.acts import RoomActs, join
 from harness.house import until
 from harness.rooms import Ledger
 from harness.valkey import Valkey
 from innkeeper import keys
 from innkeeper.address import Address
+from innkeeper.channel import Reply
 from innkeeper.functions.library import load_library
-from innkeeper.redis_client import Connect, connector
+from innkeeper.redis_client import Connect, Link, connector
+from innkeeper.subscriber import Subscriber
 from innkeeper_edge.edge import Edge
 from innkeeper_edge.feed import Feed
 from innkeeper_edge.guarded_socket import GuardedSocket
@@ -76,6 +79,42 @@ async def test_a_worker_takes_no_room_before_it_is_registered(fleet: Fleet) -> N
     await until(lambda: ROOM in fleet.owners, "the room is owned")
     await fleet.drain(5)
     await serving
+
+
+async def test_a_wake_that_comes_after_the_last_look_is_passed_on(
+    fleet: Fleet, connect: Connect, own_link: Link, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A room found held, whose owner lets go while the claim is given up: its wake came to this worker alone."""
+    room, call = RoomActs(own_link, ROOM), fleet.link.call
+    await room.push(join())
+    await room.own("w-first")
+    listener = Subscriber(connect, on_message=lambda *_: None, on_fresh=lambda _: None)
+    await listener.subscribe(room.keys.bell)
+    fleet.consider(str(ROOM))
+    await until(lambda: is_member(fleet, ROOM), "the claim is under way")
+    await room.link.call(*room.delete("lock"))
+    second = await room.own("w-second")
+
+    async def let_go_meanwhile(*command: str | bytes | int) -> Reply:
+        if command[0] == "SREM":
+            await room.release(second, force=True, worker="w-second")
+            fleet.consider(str(ROOM))
+        return await call(*command)
+
+    monkeypatch.setattr(fleet.link, "call", let_go_meanwhile)
+    fleet.consider(str(ROOM))
+    await until(lambda: is_woken(fleet, ROOM), "somebody else is told")
+    await listener.close()
+
+
+async def is_member(fleet: Fleet, room: Address) -> bool:
+    """Return whether the worker's index has the room."""
+    return bool(await fleet.link.call("SISMEMBER", keys.worker_rooms(fleet.incarnation), str(room)))
+
+
+async def is_woken(fleet: Fleet, room: Address) -> bool:
+    """Return whether the room stands in its wake queue."""
+    return await fleet.link.call("ZSCORE", keys.wake_queue(room.kind), str(room)) is not None
 
 
 async def test_a_worker_declared_dead_moves_its_rooms_to_its_new_name(fleet: Fleet) -> None:

@@ -204,7 +204,7 @@ class Fleet:
     async def _claim_safely(
         self, address: Address, cut: Owner | None = None, condemned: dict[bytes, str] | None = None
     ) -> None:
-        self._claiming.setdefault(address, asyncio.Event())
+        woken_again = self._claiming.setdefault(address, asyncio.Event())
         try:
             await self._claim(address, cut, condemned or {})
         except (RedisUnavailable, RedisReplied) as error:
@@ -221,6 +221,8 @@ class Fleet:
             self._asked_at_s.pop(address, None)
             if address not in self.owners:
                 self.bells.unsubscribe(room_keys(address).bell)
+        if woken_again.is_set() and address not in self.owners:
+            await self._wake_quietly(address)  # since the last look: nobody else has this wake
 
     async def _claim_after_setback(self, owner: Owner, condemned: dict[bytes, str]) -> None:
         await asyncio.sleep(_PAUSE_AFTER_FAILURE_S)
@@ -283,18 +285,19 @@ class Fleet:
                 await self.wake((address,))
                 return None
             deserted = held.subscribers <= 0
-            woken_again.clear()
             if deserted:  # its owner may be new and about to subscribe: always give it the 25 ms
                 await asyncio.sleep(self.times.second_look_ms / 1000)
             else:
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout((max(held.left_ms, 0) + 5) / 1000):
                         await woken_again.wait()
+            was_woken = woken_again.is_set()
+            woken_again.clear()
             answer = await self._ask_claim(address, room, held.lock, own_subscriptions=0)
             if isinstance(answer, Claimed):
                 log.info("room %s: taken over from %s", address, held.lock.decode())
                 return replace(answer, taken_from=held.lock.decode().split(":")[0])
-            renewed = not deserted and not woken_again.is_set() and answer.left_ms > held.left_ms / 2
+            renewed = not deserted and not was_woken and answer.left_ms > held.left_ms / 2
             if answer.lock != held.lock or renewed:
                 return None
             held = answer
