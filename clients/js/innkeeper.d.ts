@@ -38,6 +38,11 @@ export interface Options<Codec extends "json" | "raw" = "json" | "raw"> {
   codec?: Codec;
   /** Added to the URL's query. */
   query?: Record<string, string | number | boolean>;
+  /**
+   * Says whose it is, to edges with authentication: text, or a function that returns one or a promise of it. The function
+   * is called for every connection, and again before the token of the moment expires.
+   */
+  token?: string | (() => string | Promise<string>);
   /** More subprotocols to offer, for proxies and gateways that read them. */
   protocols?: string[];
   /** The class to use where there is no global WebSocket. */

@@ -20,12 +20,15 @@ const LEAVE = 1000;
 const DROP = 3001; // any close but 1000 leaves the session alive
 const NOTHING_KNOWN = "0-0"; // an id that no log holds: answered with resync
 const BACKOFF = { firstMs: 250, factor: 2, mostMs: 15000, jitter: 0.5 };
-const OPTIONS = new Set(["codec", "query", "protocols", "WebSocket", "storage", "backoff"]);
+const RENEW_AT = 0.8; // of a token's time
+const LONGEST_TIMER_MS = 2 ** 31 - 1;
+const ASK_AGAIN_MS = 5000;
+const OPTIONS = new Set(["codec", "query", "token", "protocols", "WebSocket", "storage", "backoff"]);
 
 /** Close codes and their reasons, as docs/handlers.md has them: those after which this client stays away ... */
 export const FINAL_CODES = Object.freeze({
   1000: "", 1002: "protocol error", 1007: "invalid utf-8", 1008: "too many fragments", 1009: "message too big",
-  4400: "bad frame", 4403: "refused", 4404: "room destroyed", 4409: "replaced", 4410: "session over",
+  4400: "bad frame", 4401: "token expired", 4403: "refused", 4404: "room destroyed", 4409: "replaced", 4410: "session over",
 });
 /** ... and those after which it comes back. Of 4410 it does, too, with a new session. */
 export const RETRY_CODES = Object.freeze({
@@ -34,6 +37,7 @@ export const RETRY_CODES = Object.freeze({
 });
 const TOO_BIG = 1009;
 const SESSION_OVER = 4410;
+const EXPIRED = 4401;
 const ROOM_FULL = 4503; // the refused join ended its session
 
 /** Whether a close code is final: by the tables, else 3000-4499. */
@@ -235,6 +239,8 @@ export class Room extends EventTarget {
   #isNew = false; // a session took the place of one that was lost, and the room has not answered it yet
   #unlisten = [];
   #room; // where it was moved
+  #dialing = null; // what waits for a token to connect with
+  #renewing = 0;
 
   constructor(url, options = {}) {
     super();
@@ -284,9 +290,19 @@ export class Room extends EventTarget {
 
   // --- one socket after another ---------------------------------------------------------------------------------
   #attempt() {
-    clearTimeout(this.#timer);
+    const { token } = this.#options;
+    this.#expect();
+    if (typeof token !== "function") return this.#dial(token);
+    const mine = {};
+    this.#dialing = mine;
+    return this.#ask().then((text) => this.#dialing === mine && this.#dial(text)).catch((error) => {
+      if (this.#dialing === mine) this.#retry(1006, `no token: ${error.message}`);
+    });
+  }
+
+  #dial(token) {
     const { WebSocket, protocols } = this.#options;
-    const socket = new WebSocket(this.url, [SUBPROTOCOL, ...protocols]);
+    const socket = new WebSocket(this.url, [SUBPROTOCOL, ...(token ? [`bearer.${token}`] : []), ...protocols]);
     const mine = (handler) => (event) => this.#socket === socket && handler(event);
     this.#socket = socket;
     socket.binaryType = "arraybuffer";
@@ -299,7 +315,25 @@ export class Room extends EventTarget {
     socket.onmessage = mine((event) => this.#heard(event.data));
     socket.onerror = mine(() => wasOpened || this.#closed(1006, "no connection")); // Node 20 sends no close after it
     socket.onclose = mine((event) => this.#closed(event.code, event.reason));
-    this.#expect();
+  }
+
+  async #ask() {
+    const token = await this.#options.token();
+    if (typeof token !== "string" || !token) throw new TypeError("options.token() gave no text");
+    return token;
+  }
+
+  /** Send a new token before the one of the moment expires. */
+  #renewIn(seconds) {
+    clearTimeout(this.#renewing);
+    if (typeof this.#options.token !== "function") return;
+    this.#renewing = setTimeout(() => {
+      this.#ask().then(
+        (token) => this.#state === "open" && this.#socket.send(`!${JSON.stringify({ token })}`),
+        () => this.#renewIn(ASK_AGAIN_MS / 1000 / RENEW_AT),
+      );
+    }, Math.min(seconds * 1000 * RENEW_AT, LONGEST_TIMER_MS));
+    this.#renewing.unref?.();
   }
 
   /** Go to another room with what this one has not accepted, on the socket of the moment if that lasts. */
@@ -330,7 +364,7 @@ export class Room extends EventTarget {
 
   #detach(code) {
     const socket = this.#socket;
-    this.#socket = null;
+    this.#socket = this.#dialing = null;
     clearTimeout(this.#timer);
     socket?.close(code);
   }
@@ -338,12 +372,14 @@ export class Room extends EventTarget {
   #closed(code, reason) {
     this.#socket = null;
     if (code === SESSION_OVER || (code === ROOM_FULL && !this.#session.answered)) this.#renew(code, reason);
-    else if (isFinal(code)) this.#end(code, reason);
+    else if (isFinal(code) && !(code === EXPIRED && typeof this.#options.token === "function")) this.#end(code, reason);
     else this.#retry(code, reason);
   }
 
   #retry(code, reason, atOnce = false) {
     clearTimeout(this.#timer);
+    clearTimeout(this.#renewing);
+    this.#dialing = null;
     const { firstMs, factor, mostMs, jitter } = this.#options.backoff;
     if (this.#openAt && Date.now() - this.#openAt > STEADY_MS) this.#attempts = 0;
     this.#openAt = 0;
@@ -370,6 +406,7 @@ export class Room extends EventTarget {
     this.#state = "closed";
     this.#detach(socketCode);
     clearInterval(this.#ticker);
+    clearTimeout(this.#renewing);
     for (const unlisten of this.#unlisten) unlisten();
     if (code === TOO_BIG && reason === FINAL_CODES[TOO_BIG]) this.#session.refuseLargest();
     this.#session.end(`the connection ended: ${code} ${reason}`.trim(), "closed");
@@ -413,6 +450,7 @@ export class Room extends EventTarget {
     const answer = word.hello ?? word.resumed ?? word.resync;
     if (answer) return this.#answered(answer, word);
     if (word.moved) return this.#moved(word.moved);
+    if (word.expires !== undefined) this.#renewIn(word.expires);
     if (word.era !== undefined) session.era = word.era;
     if (word.at !== undefined) session.goTo(word.at);
     if (word.ack !== undefined) session.ack(word.ack);
@@ -442,6 +480,7 @@ export class Room extends EventTarget {
     this.#connId = answer.conn ?? this.#connId;
     this.#state = "open";
     this.#openAt ||= Date.now();
+    if (answer.expires !== undefined) this.#renewIn(answer.expires);
     for (const frame of frames) this.#socket.send(frame);
     if (!wasOpen) this.#tell("open", { resumed: !word.hello, connId: this.#connId });
     if (word.resync || isFresh) this.#tell("resync", { newSession: isFresh });
@@ -530,7 +569,7 @@ function check(options) {
   for (const name of Object.keys(options)) {
     if (!OPTIONS.has(name)) throw new TypeError(`connect has no option "${name}", only ${[...OPTIONS].join(", ")}`);
   }
-  const { codec = "json", protocols = [], WebSocket = globalThis.WebSocket, storage = "" } = options;
+  const { codec = "json", token = "", protocols = [], WebSocket = globalThis.WebSocket, storage = "" } = options;
   const backoff = { ...BACKOFF, ...options.backoff };
   if (codec !== "json" && codec !== "raw") throw new TypeError(`codec is "json" or "raw", not ${codec}`);
   if (typeof WebSocket !== "function") throw new TypeError("no WebSocket here: pass a class as options.WebSocket (Node before 22)");
@@ -538,7 +577,8 @@ function check(options) {
   if (!(firstMs > 0 && factor >= 1 && mostMs >= firstMs && jitter >= 0 && jitter <= 1)) {
     throw new RangeError("backoff needs firstMs > 0, factor >= 1, mostMs >= firstMs and jitter from 0 to 1");
   }
-  return { codec, protocols, WebSocket, storage, backoff };
+  if (typeof token !== "string" && typeof token !== "function") throw new TypeError("token is text, or a function that returns it");
+  return { codec, token, protocols, WebSocket, storage, backoff };
 }
 
 function absolute(url, query = {}) {

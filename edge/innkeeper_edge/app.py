@@ -11,15 +11,15 @@ from aiohttp import WSMsgType, web
 
 from innkeeper.address import Address
 from innkeeper.close_codes import BAD_FRAME, UNAVAILABLE, CloseCode
-from innkeeper.connection import User
 from innkeeper_edge import handshake, requests
+from innkeeper_edge.auth import FORBIDDEN, Grant
 from innkeeper_edge.client_file import ClientFile
 from innkeeper_edge.edge import Edge, Kind
 from innkeeper_edge.guarded_socket import GuardedSocket, install
 from innkeeper_edge.handshake import Rejection
 from innkeeper_edge.member import Member
 from innkeeper_edge.session_member import SessionMember
-from innkeeper_edge.subprotocol import HELLO_S, PREFIX_BYTES, V1, Hello, read_hello
+from innkeeper_edge.subprotocol import HELLO_S, RAW, V1, Hello, frame_bytes, read_hello
 from innkeeper_edge.sweep import JOIN_S
 
 if TYPE_CHECKING:
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 log = logging.getLogger("innkeeper.edge")
 
 _DATA = (WSMsgType.TEXT, WSMsgType.BINARY)
-_NAME_CHARACTERS = 64
 
 
 class Site:
@@ -89,12 +88,16 @@ class Site:
         """Turn a request into a socket of its room, or have the room answer it; refused before Redis is touched."""
         if not handshake.wants_socket(request):
             return await self._request(request)
-        checked = self._check(request)
-        if isinstance(checked, Rejection):
-            return checked.response()
-        address, kind = checked
-        protocols, spare_bytes = ((V1,), PREFIX_BYTES) if handshake.offers(request, V1) else ((), 0)
-        most_bytes = kind.message_bytes + spare_bytes
+        address = handshake.room_address(request)
+        if isinstance(address, Rejection):
+            return address.response()
+        admitted = handshake.check_handshake(request) or await self._admit(request, address)
+        if isinstance(admitted, Rejection):
+            return admitted.response()
+        kind, grant = admitted
+        is_session = handshake.offers(request, V1)
+        protocols = (V1,) if is_session else (RAW,) if handshake.offers(request, RAW) else ()
+        most_bytes = frame_bytes(kind.message_bytes) if is_session else kind.message_bytes
         # Pings and the join's deadline are sweeps of the edge: timers for each socket would cost memory and time.
         socket = web.WebSocketResponse(
             compress=False, max_msg_size=most_bytes + 1, decode_text=False, autoping=False, protocols=protocols
@@ -104,10 +107,9 @@ class Site:
         except ConnectionResetError:
             return socket
         if request.transport is not None:
-            user = _user(request)
             member: Member | None = None
-            if protocols:
-                hello = await _hello(socket, guarded, user)
+            if is_session:
+                hello = await _hello(socket, guarded, grant.user.id)
                 if hello is not None:
                     member = SessionMember(
                         guarded, request.transport, self._edge.loop.time(),
@@ -116,7 +118,8 @@ class Site:
             else:
                 member = Member(guarded, request.transport, self._edge.loop.time())
             if member is not None:
-                await self._live(address, member, socket, guarded, user)
+                member.grant = grant
+                await self._live(address, member, socket, guarded)
         if guarded.closing_code is not None:
             await guarded.wait_closed()
         return socket
@@ -127,18 +130,22 @@ class Site:
         if isinstance(target, Rejection):
             return target.response()
         address, path = target
-        kind = handshake.check_origin(request, self._origins) or self._kind_of(address)
-        if isinstance(kind, Rejection):
-            return kind.response()
-        return await requests.serve(self._edge, address, kind, path, _user(request), request)
+        admitted = await self._admit(request, address)
+        if isinstance(admitted, Rejection):
+            return admitted.response()
+        kind, grant = admitted
+        return await requests.serve(self._edge, address, kind, path, grant.user, request)
 
-    def _check(self, request: web.Request) -> tuple[Address, Kind] | Rejection:
-        address = handshake.room_address(request)
-        if isinstance(address, Rejection):
-            return address
-        refused = handshake.check_handshake(request) or handshake.check_origin(request, self._origins)
-        kind = refused or self._kind_of(address)
-        return kind if isinstance(kind, Rejection) else (address, kind)
+    async def _admit(self, request: web.Request, address: Address) -> tuple[Kind, Grant] | Rejection:
+        """Return what a request may have of a room; who may not enter does not hear whether there is such a kind."""
+        refused = handshake.check_origin(request, self._origins)
+        grant = refused or await self._edge.authenticator.grant(request)
+        if isinstance(grant, Rejection):
+            return grant
+        if address not in grant.rooms:
+            return FORBIDDEN
+        kind = self._kind_of(address)
+        return kind if isinstance(kind, Rejection) else (kind, grant)
 
     def _kind_of(self, address: Address) -> Kind | Rejection:
         if not self._edge.ready.is_set():
@@ -148,7 +155,7 @@ class Site:
         )
 
     async def _live(
-        self, address: Address, member: Member, socket: web.WebSocketResponse, guarded: GuardedSocket, user: User
+        self, address: Address, member: Member, socket: web.WebSocketResponse, guarded: GuardedSocket
     ) -> None:
         """Join, read the socket to its end, leave."""
         edge = self._edge
@@ -156,7 +163,7 @@ class Site:
         try:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(JOIN_S):
-                    feed = await edge.enter(address, member, user)
+                    feed = await edge.enter(address, member)
             if feed is None:
                 member.close_with(UNAVAILABLE)
                 return
@@ -183,7 +190,7 @@ class Site:
             member.gone()
 
 
-async def _hello(socket: web.WebSocketResponse, guarded: GuardedSocket, user: User) -> Hello | None:
+async def _hello(socket: web.WebSocketResponse, guarded: GuardedSocket, user_id: str) -> Hello | None:
     """Return the first frame of a client that speaks innkeeper.v1; None where there is none, then it is closed."""
     try:
         async with asyncio.timeout(HELLO_S):
@@ -192,7 +199,7 @@ async def _hello(socket: web.WebSocketResponse, guarded: GuardedSocket, user: Us
                 if message.type is WSMsgType.PING:
                     await socket.pong(message.data)
                 elif message.type in _DATA:
-                    hello = read_hello(message.data, user.id) if message.type is WSMsgType.TEXT else None
+                    hello = read_hello(message.data, user_id) if message.type is WSMsgType.TEXT else None
                     if hello is None:
                         guarded.close(BAD_FRAME.code, BAD_FRAME.reason)
                     return hello
@@ -205,10 +212,3 @@ async def _hello(socket: web.WebSocketResponse, guarded: GuardedSocket, user: Us
 
 def _note(code: CloseCode) -> None:
     log.info("a socket broke the protocol: %d %s", code.code, code.reason)
-
-
-def _user(request: web.Request) -> User:
-    """Return who the client says it is: without authentication a name from the query, which proves nothing."""
-    name = request.query.get("name", "").strip()[:_NAME_CHARACTERS]
-    printable = "".join(character for character in name if character.isprintable())
-    return User(id="", name=printable or "guest")

@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import click
 from aiohttp import web
@@ -17,6 +18,8 @@ from innkeeper.lease import DEFAULT_TIMES
 from innkeeper.options import durability_option, log_level_option, redis_option, without_password
 from innkeeper.supervise import announce_ready, follow_parent, reserve_port, run_processes
 from innkeeper_edge.app import Site
+from innkeeper_edge.auth import Anybody, Authenticator
+from innkeeper_edge.auth.options import auth_options, take_options
 from innkeeper_edge.edge import Edge
 
 log = logging.getLogger("innkeeper.edge")
@@ -32,7 +35,7 @@ _HEADER_S = 10.0
 @click.option(
     "--port", envvar="INNKEEPER_PORT", type=click.IntRange(0, 65535), default=8000, help="0 picks a free one."
 )
-@click.option("--auth", envvar="INNKEEPER_AUTH", type=click.Choice(["none"]), help="Who may join. 'none': anybody.")
+@auth_options()
 @click.option(
     "--origin", "origins", envvar="INNKEEPER_ORIGIN", multiple=True, help="Origin allowed beside the own host; '*' all."
 )
@@ -47,13 +50,13 @@ _HEADER_S = 10.0
 @click.option("--reuse-port", is_flag=True, hidden=True)
 @log_level_option()
 def edge(  # noqa: PLR0917 - click passes them by name
-    redis: str, durability: str, host: str, port: int, auth: str | None, origins: tuple[str, ...], page: bool,
-    page_file: Path | None, processes: int, reuse_port: bool, log_level: str,
+    redis: str, durability: str, host: str, port: int, origins: tuple[str, ...], page: bool, page_file: Path | None,
+    processes: int, reuse_port: bool, log_level: str, **given: Any,
 ) -> None:  # fmt: skip
     """Serve WebSockets at ws://HOST:PORT/parties/{kind}/{name}."""
     set_up_logs(log_level)
-    if auth is None:
-        raise click.UsageError("no authentication is configured: say --auth none if anybody may join every room")
+    auth = take_options(given)
+    authenticator = auth.authenticator()
     if processes > 1:
         with reserve_port(host, port) as held:
             os.environ["INNKEEPER_REDIS"] = redis  # not as an argument: a password would show in ps
@@ -61,8 +64,6 @@ def edge(  # noqa: PLR0917 - click passes them by name
             arguments += [
                 "--durability",
                 durability,
-                "--auth",
-                auth,
                 "--reuse-port",
                 "--log-level",
                 log_level,
@@ -70,6 +71,7 @@ def edge(  # noqa: PLR0917 - click passes them by name
             ]
             if page_file:
                 arguments += ["--page-file", str(page_file)]
+            arguments += auth.arguments()
             for origin in origins:
                 arguments += ["--origin", origin]
             click.echo(f"innkeeper edge listens on http://{host}:{held.getsockname()[1]}/", err=True)
@@ -84,6 +86,7 @@ def edge(  # noqa: PLR0917 - click passes them by name
                 host,
                 port,
                 durability=mode,
+                authenticator=authenticator,
                 reuse_port=reuse_port,
                 make_site=lambda edge: Site(edge, origins=allowed, page=page, page_file=page_file),
             )
@@ -97,6 +100,7 @@ async def serve(
     port: int,
     *,
     durability: Durability,
+    authenticator: Authenticator,
     reuse_port: bool,
     make_site: Callable[[Edge], Site],
 ) -> int:
@@ -109,7 +113,10 @@ async def serve(
         shown=without_password(redis_url),
         durability=durability,
     )
-    edge = Edge(where, times, durability)
+    if isinstance(authenticator, Anybody):
+        log.warning("--auth none: anybody who reaches this edge may enter every room, under any name")
+    await authenticator.open()
+    edge = Edge(where, times, durability, authenticator)
     runner = web.AppRunner(
         make_site(edge).make_app(),
         access_log=None,
@@ -142,6 +149,7 @@ async def serve(
     finally:
         await runner.cleanup()
         await edge.close()
+        await authenticator.close()
     log.info("edge %s ended", edge.incarnation)
     return 0
 

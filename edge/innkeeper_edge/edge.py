@@ -11,7 +11,6 @@ import orjson
 from innkeeper import functions, keys
 from innkeeper.address import Address
 from innkeeper.close_codes import RESTARTING
-from innkeeper.connection import User
 from innkeeper.durability import Durability, ReplicatedLink
 from innkeeper.errors import FunctionMissing, RedisReplied, RedisUnavailable
 from innkeeper.functions import PushEvent
@@ -19,6 +18,7 @@ from innkeeper.keys import room_keys
 from innkeeper.lease import DEFAULT_TIMES, LeaseTimes
 from innkeeper.memory import Thrift
 from innkeeper.topology import Commands, Subscriptions, Where, open_link, open_subscriber
+from innkeeper_edge.auth import Anybody, Authenticator
 from innkeeper_edge.calls import Calls
 from innkeeper_edge.feed import Feed
 from innkeeper_edge.ingress import Ingress
@@ -50,11 +50,17 @@ class Edge:
         where: Where Redis is.
         times: The figures of ownership.
         durability: What a message must have survived to count as accepted.
+        authenticator: Says whose a socket is, and which rooms it may enter; without one anybody may enter all.
     """
 
     def __init__(
-        self, where: Where, times: LeaseTimes = DEFAULT_TIMES, durability: Durability = Durability.RELAXED
+        self,
+        where: Where,
+        times: LeaseTimes = DEFAULT_TIMES,
+        durability: Durability = Durability.RELAXED,
+        authenticator: Authenticator | None = None,
     ) -> None:
+        self.authenticator: Authenticator = authenticator or Anybody()
         self.loop = asyncio.get_running_loop()
         self.times = times
         self.incarnation = _new_incarnation()
@@ -123,7 +129,7 @@ class Edge:
                 return
 
     # --- sockets --------------------------------------------------------------------------------------------------
-    async def enter(self, address: Address, member: Member, user: User) -> Feed:
+    async def enter(self, address: Address, member: Member) -> Feed:
         """Subscribe for a socket, then queue its join; from its join mark on it receives.
 
         Cancelling is safe before the join is queued; after that, call :meth:`leave`.
@@ -141,9 +147,8 @@ class Edge:
             self._withdraw(feed, member)
             raise
         member.pushed = True
-        member.user = user
         self.thrift.count()
-        self.ingress.add(feed, member.join_event(user), member)
+        self.ingress.add(feed, member.join_event(member.grant.user), member)
         return feed
 
     def hold(self, address: Address) -> Feed:

@@ -11,6 +11,7 @@ import orjson
 from innkeeper.close_codes import INVALID_UTF8, SLOW_READER, CloseCode
 from innkeeper.connection import User
 from innkeeper.functions import PushEvent
+from innkeeper_edge.auth import Grant, Patterns
 from innkeeper_edge.guard import is_utf8
 from innkeeper_edge.guarded_socket import GuardedSocket
 from innkeeper_edge.move import move
@@ -25,7 +26,7 @@ QUEUE_BYTES = 1_048_576
 PENDING_COUNT = 64
 PENDING_BYTES = 262_144
 _PING = b"\x89\x00"
-_UNKNOWN = User("", "")
+_NOBODY = Grant(User("", ""), Patterns([]))
 
 
 class Member:
@@ -33,9 +34,9 @@ class Member:
 
     Attributes:
         entered_at_s: When it was opened, by the loop's clock.
+        grant: Whose it is, which rooms it may enter, and until when.
         heard_at_s: When its client was last heard of.
         join: The iseq of its join once that was committed; 0 before: then it receives nothing.
-        user: Whose it is, once it has entered a room.
         waiting_count: Messages taken from the socket and not yet accepted by the room.
     """
 
@@ -48,20 +49,20 @@ class Member:
         "_socket",
         "_transport",
         "entered_at_s",
+        "grant",
         "heard_at_s",
         "id",
         "join",
         "left",
         "outgoing",
         "pushed",
-        "user",
         "waiting_bytes",
         "waiting_count",
     )
 
     def __init__(self, socket: GuardedSocket, transport: asyncio.WriteTransport, now_s: float) -> None:
         self.id = f"c-{secrets.token_hex(6)}"
-        self.user = _UNKNOWN
+        self.grant = _NOBODY
         self.join = 0
         self.left = False
         self.pushed = False

@@ -9,7 +9,7 @@ import logging
 from typing import TYPE_CHECKING
 
 from innkeeper.address import Address, parse_address
-from innkeeper.close_codes import REPLACED, RESTARTING, SESSION_OVER, UNAVAILABLE
+from innkeeper.close_codes import REFUSED, REPLACED, RESTARTING, SESSION_OVER, UNAVAILABLE
 from innkeeper.errors import RedisReplied, RedisUnavailable
 from innkeeper_edge.subprotocol import HELLO_S, read_moved
 from innkeeper_edge.sweep import JOIN_S
@@ -111,6 +111,9 @@ def _find(edge: "Edge", member: "Member", target: str) -> "tuple[Address, Kind] 
     elif kind is None:
         log.warning("a member moves to %s, and no worker serves that kind", target)
         member.close_with(UNAVAILABLE)
+    elif address not in member.grant.rooms:
+        log.info("a member was moved to %s, where its token does not let it in", target)
+        member.close_with(REFUSED)
     else:
         return address, kind
     return None
@@ -119,7 +122,7 @@ def _find(edge: "Edge", member: "Member", target: str) -> "tuple[Address, Kind] 
 async def _enter(edge: "Edge", member: "Member", address: Address) -> None:
     try:
         async with asyncio.timeout(JOIN_S):
-            feed = await edge.enter(address, member, member.user)
+            feed = await edge.enter(address, member)
     except TimeoutError:
         member.close_with(UNAVAILABLE)
         return

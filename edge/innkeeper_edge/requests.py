@@ -8,6 +8,8 @@ from aiohttp import web
 from multidict import CIMultiDict
 
 from innkeeper.request import HEAD_BYTES, HOP_HEADERS, Request, Response, parse_query
+from innkeeper_edge.auth import Anybody
+from innkeeper_edge.auth.carriers import QUERY
 from innkeeper_edge.handshake import Rejection
 
 if TYPE_CHECKING:
@@ -25,14 +27,16 @@ async def serve(  # noqa: PLR0917 - all that is known of it
     """Return a room's answer to a request, or why there is none."""
     if kind.request_s is None:
         return _NO_REQUESTS.response()
+    # What said who it is stays here: rooms get the user.
+    hidden = () if isinstance(edge.authenticator, Anybody) else ("authorization", QUERY)
     body = await _body(request, kind.message_bytes)
     if isinstance(body, Rejection):
         return body.response()
     asked = Request(
         request.method,
         path or "/",
-        query_all=parse_query(request.raw_path.partition("?")[2]),
-        headers=_headers(request),
+        query_all=[pair for pair in parse_query(request.raw_path.partition("?")[2]) if pair[0] not in hidden],
+        headers=_headers(request, hidden),
         body=body,
         user=user,
     )
@@ -64,9 +68,9 @@ async def _body(request: web.Request, limit_bytes: int) -> bytes | Rejection:
     return b"".join(pieces)
 
 
-def _headers(request: web.Request) -> dict[str, str]:
+def _headers(request: web.Request, hidden: tuple[str, ...]) -> dict[str, str]:
     """Return the headers but for those of the connection; bytes that are not UTF-8 count as Latin-1."""
-    dropped = set(HOP_HEADERS)
+    dropped = {*HOP_HEADERS, *hidden}
     for value in request.headers.getall("Connection", ()):
         dropped.update(name.strip().lower() for name in value.split(","))
     found: dict[str, str] = {}

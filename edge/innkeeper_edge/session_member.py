@@ -9,20 +9,22 @@ from typing import TYPE_CHECKING, Any
 from innkeeper.close_codes import BAD_FRAME, INVALID_UTF8, REPLACED, SESSION_OVER, SLOW_READER, TOO_BIG, CloseCode
 from innkeeper.connection import User
 from innkeeper.functions import PushEvent
+from innkeeper_edge.auth.renewal import left_s, renew
 from innkeeper_edge.guard import is_utf8
 from innkeeper_edge.guarded_socket import GuardedSocket
 from innkeeper_edge.member import QUEUE_BYTES, Member
 from innkeeper_edge.move import follow, move_session
 from innkeeper_edge.subprotocol import (
     BEAT_S,
-    PREFIX_BYTES,
     Hello,
     Parting,
     Replay,
     at,
     control,
+    frame_bytes,
     read_hello,
     read_message,
+    read_token,
 )
 
 if TYPE_CHECKING:
@@ -195,18 +197,25 @@ class SessionMember(Member):
 
     def begin_anew(self, hello: Hello, now_s: float, *, message_bytes: int) -> None:
         """Be a new session's socket, for another room, whose messages may be smaller."""
-        self.begin_again(now_s, max_message_bytes=message_bytes + PREFIX_BYTES)
+        self.begin_again(now_s, max_message_bytes=frame_bytes(message_bytes))
         self._begin(hello, min(self._message_bytes, message_bytes))
 
     def _take_hello(self, payload: bytes, *, is_text: bool) -> None:
         if not is_text or payload[:1] != b"!":
             return  # it was sent before the client heard of the move, and is sent again to the next room
-        hello = read_hello(payload, self.user.id)
+        hello = read_hello(payload, self.grant.user.id)
         if hello is None:
-            self.close_with(BAD_FRAME)
+            self._take_token(payload, is_text=is_text)
         elif self._invited is not None and not self._invited.done():
             self.stage = Stage.JOINING  # the next frames wait until it has entered
             self._invited.set_result(hello)
+
+    def _take_token(self, payload: bytes, *, is_text: bool) -> None:
+        token = read_token(payload) if is_text else None
+        if token is None:
+            self.close_with(BAD_FRAME)
+        elif self._edge is not None and self._feed is not None:  # else between two rooms: it is sent again
+            self._edge.spawn(renew(self._edge, self, self._feed.address, token))
 
     @property
     def is_overfull(self) -> bool:
@@ -228,7 +237,7 @@ class SessionMember(Member):
         if is_text and not is_utf8(payload):
             self.close_with(INVALID_UTF8)
         elif message is None:
-            self.close_with(BAD_FRAME)
+            self._take_token(payload, is_text=is_text)
         elif len(message[1]) > self._message_bytes:
             self.close_with(TOO_BIG)
         else:
@@ -360,6 +369,8 @@ class SessionMember(Member):
         self.enter(Stage.LIVE)
         self.told, self.era = missed.at
         facts = {"conn": self.id, "at": at(missed.at), "accepted": accepted, "beat": BEAT_S}
+        if (left := left_s(self.grant)) is not None:
+            facts["expires"] = left
         self.outgoing.append(control(**{word: facts}))
         for position, frames in (*missed.frames, *([] if missed.parting else held)):
             self.show(position, frames)

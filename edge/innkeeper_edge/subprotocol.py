@@ -14,12 +14,14 @@ from innkeeper.wire import StreamId, format_id, is_addressed, parse_id, read_clo
 from innkeeper_edge.frames import encode_binary, encode_text
 
 V1: Final = "innkeeper.v1"
+RAW: Final = "innkeeper.raw"
+"""Means no more than none does; for browsers that carry a token in the list: some name of it has to be answered."""
 BEAT_S: Final = 20
 """A client that was silent for this long is sent something, so that it can tell a dead line from a quiet room."""
 HELLO_S: Final = 5.0
 """How long a client may take for its first frame, and for its hello to another room."""
-PREFIX_BYTES: Final = 24
-"""What a frame may be larger than its message."""
+_PREFIX_BYTES: Final = 24
+_TOKEN_FRAME_BYTES: Final = 4_200
 
 Parting = tuple[int, str] | str
 """How a room parts with a socket: it is closed with code and reason, or goes to another room."""
@@ -30,6 +32,11 @@ _TEXT_MESSAGE = re.compile(rb"([1-9][0-9]{0,15}) ")
 _MOST = 2**53
 _NUMBER_BYTES = 8
 _ROW_WORDS = 4  # of the session row of a session that was not moved
+
+
+def frame_bytes(message_bytes: int) -> int:
+    """Return how large a client's frame may be where a message may have so many bytes; a new token fits always."""
+    return max(message_bytes + _PREFIX_BYTES, _TOKEN_FRAME_BYTES)
 
 
 class Hello(NamedTuple):
@@ -68,6 +75,16 @@ def read_hello(payload: bytes, user_id: str) -> Hello | None:
     session = hashlib.sha256(f"{secret}\0{user_id}".encode()).hexdigest()[:32]
     connection = "c-" + hashlib.sha256(f"conn{session}".encode()).hexdigest()[:12]
     return Hello(session, connection, generation, parse_id(last.encode()) if last else None)
+
+
+def read_token(payload: bytes) -> str | None:
+    """Return the new token that a text frame brings, None where a frame brings none."""
+    try:
+        frame = orjson.loads(payload[1:]) if payload[:1] == b"!" else None
+    except orjson.JSONDecodeError:
+        return None
+    token = frame.get("token") if isinstance(frame, dict) else None
+    return token if isinstance(token, str) else None
 
 
 def read_message(payload: bytes, *, is_text: bool) -> tuple[int, bytes] | None:

@@ -3,9 +3,10 @@
 import asyncio
 import logging
 import math
+import time
 from typing import TYPE_CHECKING
 
-from innkeeper.close_codes import SILENT, UNAVAILABLE
+from innkeeper.close_codes import EXPIRED, SILENT, UNAVAILABLE
 from innkeeper.errors import RedisReplied, RedisUnavailable
 from innkeeper.topology import by_lane
 from innkeeper.wire import parse_id
@@ -50,12 +51,14 @@ class Sweep:
 
     def _sweep_members(self) -> None:
         """Close who was not joined in time or is silent; ask the quiet for a sign of life."""
-        now_s = self._edge.loop.time()
+        now_s, unix_s = self._edge.loop.time(), time.time()
         for feed in self._edge.feeds.values():
             for member in feed.sockets():
                 if not member.join and now_s - member.entered_at_s > JOIN_S:
                     log.info("room %s: a join was not committed in %.0f s", feed.address, JOIN_S)
                     member.close_with(UNAVAILABLE)
+                elif unix_s > member.grant.expires_s:
+                    member.close_with(EXPIRED)
                 elif member.is_overfull:
                     member.heard_at_s = now_s  # it cannot be heard: its socket is not being read
                 elif now_s - member.heard_at_s > BEAT_S + _PONG_WITHIN_S:

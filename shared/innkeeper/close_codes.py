@@ -27,7 +27,10 @@ TOO_BIG = CloseCode(1009, "message too big", False, "a message over the room's l
 RESTARTING = CloseCode(1012, "edge restarting", True, "this edge goes or starts anew; another takes the socket")
 UNAVAILABLE = CloseCode(1013, "try again later", True, "the room could not take the join in time (10 s)")
 BAD_FRAME = CloseCode(4400, "bad frame", False, "a frame that innkeeper.v1 does not know, or a message out of order")
-REFUSED = CloseCode(4403, "refused", False, "the room's on_connect refused the connection")
+EXPIRED = CloseCode(4401, "token expired", False, "the time of its token is over: come back with a new one")
+REFUSED = CloseCode(
+    4403, "refused", False, "the room's authorize or on_connect refused the connection, or its token does not let it in"
+)
 DESTROYED = CloseCode(
     4404, "room destroyed", False, "the room was destroyed: its state is gone, and a new connection finds a fresh room"
 )
@@ -49,6 +52,7 @@ TABLE: tuple[CloseCode, ...] = (
     RESTARTING,
     UNAVAILABLE,
     BAD_FRAME,
+    EXPIRED,
     REFUSED,
     DESTROYED,
     REPLACED,

@@ -40,6 +40,8 @@ def check_hooks(cls: type, room: type) -> None:
         if getattr(cls, name) is not getattr(room, name):
             _check_hook(cls, name, list(inspect.signature(getattr(room, name)).parameters))
     bases = [base for base in cls.__mro__ if base not in room.__mro__]
+    if not isinstance(inspect.getattr_static(cls, "authorize"), classmethod | staticmethod):
+        raise TypeError(f"{cls.__name__}.authorize: make it a @classmethod: it is asked before anybody is in")
     handlers = {name: value for base in bases for name, value in vars(base).items() if is_handler(value)}
     for name, handler in handlers.items():
         _check_handler(cls, name, handler, is_taken=hasattr(room, name) or name in room.__annotations__)

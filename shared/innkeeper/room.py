@@ -132,6 +132,15 @@ class Room(Generic[S]):
     def on_start(self) -> Any:
         """Run each time an instance is made, before any event."""
 
+    @classmethod
+    def authorize(cls, user: User, name: str) -> Any:  # noqa: ARG003 - for those who override it
+        """Say whether a user may enter the room of this name, and make requests to it: True or False, sync or async.
+
+        Asked before ``on_connect`` or ``on_request``, and again when a session comes back. Whatever it raises counts as
+        no: the socket is closed with 4403, the request answered with 403.
+        """
+        return True
+
     def on_connect(self, conn: Connection) -> Any:
         """Run when a connection joins; raising refuses it (close code 4403), then it was never a member."""
 

@@ -50,6 +50,9 @@ class InboxEvent(NamedTuple):
         return parse_id(self.id)[1]
 
 
+PROGRAM = b"x-"
+"""How the source of what a program (no room, no edge) sends begins."""
+
 _NEWS_WORDS = 5
 _NO_SESSION = (b"", 0, 0)
 

@@ -14,6 +14,7 @@ from innkeeper import User
 from innkeeper.address import parse_address
 from innkeeper.functions import PushEvent
 from innkeeper.redis_client import connector
+from innkeeper_edge.auth import Grant, Patterns
 from innkeeper_edge.edge import Edge
 from innkeeper_edge.feed import Feed
 
@@ -104,7 +105,7 @@ async def test_silently_lost_outputs_are_found(house: House) -> None:
     try:
         await asyncio.wait_for(edge.ready.wait(), 5)
         member = FakeMember()
-        feed = await edge.enter(parse_address("ledger/tail"), member, User("", "here"))  # type: ignore[arg-type]
+        feed = await edge.enter(parse_address("ledger/tail"), member)  # type: ignore[arg-type]
         await until(lambda: member.join, "the join is committed")
         other = await house.join("ledger/tail", name="there")
         await other.expect(lambda f: "welcome" in f, "its welcome")
@@ -131,6 +132,7 @@ class FakeMember:
         self.id = "c-fake"
         self.join = 0
         self.left = self.closing = self.pushed = self.is_overfull = False
+        self.grant = Grant(User("", "here"), Patterns.everything())
         self.outgoing: list[bytes] = []
         self.written: list[bytes] = []
         self.entered_at_s = self.heard_at_s = asyncio.get_running_loop().time()

@@ -10,7 +10,6 @@ from aiohttp import web
 
 from harness.rawsocket import BINARY, CONTINUATION, PING, TEXT, RawSocket, connect, frame
 from innkeeper.address import Address
-from innkeeper.connection import User
 from innkeeper_edge.app import Site
 from innkeeper_edge.guarded_socket import install
 from innkeeper_edge.handshake import ROOM_ROUTE
@@ -32,9 +31,9 @@ class SlowEdge:
         self._waiting: list[int] = []
         self._is_settling = False
 
-    async def enter(self, address: Address, member: Member, user: User) -> "SlowEdge":
+    async def enter(self, address: Address, member: Member) -> "SlowEdge":
         """Let everybody in."""
-        del address, user
+        del address
         member.pushed = True
         return self
 
@@ -77,7 +76,7 @@ class Running:
         guarded = await install(request, response, max_message_bytes=LIMIT_BYTES, on_violation=lambda _: None)
         assert request.transport is not None
         member = Member(guarded, request.transport, self.edge.loop.time())
-        await self._site._live(Address("chat", "lobby"), member, response, guarded, User("", "u"))
+        await self._site._live(Address("chat", "lobby"), member, response, guarded)
         return response
 
 

@@ -7,6 +7,7 @@ import orjson
 
 from innkeeper import codec, wire
 from innkeeper.activation.hooks import contained, text_of
+from innkeeper.activation.permission import may_enter
 from innkeeper.activation.sessions import Sessions
 from innkeeper.close_codes import DESTROYED, FULL, REFUSED
 from innkeeper.connection import Connection, User
@@ -94,9 +95,12 @@ class Membership:
         if most is not None and len(context.members) >= most:
             self._refuse(event, FULL)
             return
-        fields = orjson.loads(event.data)
+        user = User(*orjson.loads(event.data)["user"])
+        if not await may_enter(hooks, self._room_class, user):
+            self._refuse(event, REFUSED)
+            return
         connection = Connection(
-            context, name, join=event.iseq, edge=event.edge.decode(), user=User(*fields["user"]),
+            context, name, join=event.iseq, edge=event.edge.decode(), user=user,
             session=event.session.decode(), generation=event.generation,
         )  # fmt: skip
         context.members[name] = connection

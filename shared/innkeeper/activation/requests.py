@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 from innkeeper import wire
 from innkeeper.activation.hooks import contained, text_of
+from innkeeper.activation.permission import may_enter
 from innkeeper.errors import RequestInvalid
 from innkeeper.request import Request, Response, failure, response_of
 from innkeeper.room import Room
@@ -25,6 +26,7 @@ class Requests:
 
     def __init__(self, hooks: "Hooks", room_class: type[Room]) -> None:
         self._hooks = hooks
+        self._room_class = room_class
         self._has_hook = room_class.on_request is not Room.on_request
 
     async def request(self, event: "InboxEvent") -> None:
@@ -36,6 +38,9 @@ class Requests:
             return
         try:
             request = Request.decode(event.data)
+            if not event.edge.startswith(wire.PROGRAM) and not await may_enter(hooks, self._room_class, request.user):
+                self._answer(event, failure(403, "forbidden"))
+                return
             response = response_of(await hooks.run(room.on_request, request))
             hooks.context.outputs.append(wire.answer_output(event.connection, response.encode()))
             hooks.settle()

@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 from innkeeper import wire
 from innkeeper.activation.hooks import contained
-from innkeeper.close_codes import SESSION_OVER
+from innkeeper.activation.permission import may_enter
+from innkeeper.close_codes import REFUSED, SESSION_OVER
 from innkeeper.turn import dead_event
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ class Sessions:
         self.void_count = 0
         self._hooks = hooks
         self._context = hooks.context
+        self._room_class = room_class
         self._grace_ms = round(room_class.grace_s * 1000)
         self._leave = leave
         self._condemned = condemned
@@ -77,7 +79,7 @@ class Sessions:
     async def resume(self, event: "InboxEvent") -> None:
         """Let a member go on at its new socket."""
         connection = self._member_for(event)
-        if connection is None:
+        if connection is None or not await self._may_stay(event, connection):
             return
         self._moved(event, connection)
         await self._run(event, connection, lambda: self._back(connection), self._room.on_resume)
@@ -88,13 +90,23 @@ class Sessions:
         Where the room was rolled back to before the member's resume, this is its resume as well.
         """
         connection = self._member_for(event)
-        if connection is None:
+        if connection is None or not await self._may_stay(event, connection):
             return
         was_connected = connection.is_connected
         self._moved(event, connection)
         if not was_connected:
             await self._run(event, connection, lambda: self._up(connection), self._room.on_resume)
         await self._run(event, connection, lambda: self._anew(connection), self._room.on_resync)
+
+    async def _may_stay(self, event: "InboxEvent", connection: "Connection") -> bool:
+        """Return whether a member that comes back is still let in; else it is closed, and leaves."""
+        if await may_enter(self._hooks, self._room_class, connection.user):
+            return True
+        turn = self._hooks.turn
+        turn.show([wire.refuse_output(event.connection, REFUSED.code, REFUSED.reason, event.generation)])
+        turn.sessions_closed.append(connection.session)
+        await self._leave(event, connection)
+        return False
 
     def condemn(self, event: "InboxEvent") -> bool:
         """Do what an event of a session does to its member, without hooks; return whether it is such an event."""

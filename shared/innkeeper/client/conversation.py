@@ -1,5 +1,6 @@
 """What a client and its room tell each other, whatever socket carries it: frames come in, frames and events go out."""
 
+import asyncio
 import secrets
 from collections import deque
 from collections.abc import Callable
@@ -7,7 +8,7 @@ from typing import Any, Literal
 
 from innkeeper.client.backoff import Backoff
 from innkeeper.client.events import Closed, Down, Event, Message, Moved, Opened, Problem, Resync
-from innkeeper.client.session import FrameInvalid, Kept, Output, Receipt, Session, answer_in, parse
+from innkeeper.client.session import FrameInvalid, Kept, Output, Receipt, Session, answer_in, parse, token_frame
 from innkeeper.close_codes import FULL, SESSION_OVER, TOO_BIG, is_final
 from innkeeper.codec import Codec, MessageInvalid, decode, encode
 
@@ -51,6 +52,8 @@ class Conversation:
         self._session = Session(secrets.token_hex(16))
         self._attempts = 0
         self._open_at_s = 0.0
+        self._expiry: asyncio.Future[float] | None = None
+        self._expires_s: float | None = None
         self._is_new = False  # a session took the place of one that was lost, and the room has not answered it yet
 
     @property
@@ -76,6 +79,28 @@ class Conversation:
             self._session.end(_told(self.closed))
         elif self.state == "open":
             self.outgoing.append(self._session.next_frame(kept))
+
+    # --- its token ------------------------------------------------------------------------------------------------
+    def expires_in(self, expires_s: float) -> None:
+        """Hear for how long the token of the moment still counts."""
+        self._expires_s = expires_s
+        if self._expiry is not None and not self._expiry.done():
+            self._expiry.set_result(expires_s)
+
+    async def expiry(self) -> float:
+        """Return for how many seconds the token counts, as soon as that was told; each time only once."""
+        if self._expires_s is None:
+            self._expiry = asyncio.get_running_loop().create_future()
+            await self._expiry
+            self._expiry = None
+        expires_s, self._expires_s = self._expires_s, None
+        assert expires_s is not None  # noqa: S101 - it is set before the future
+        return expires_s
+
+    def show_token(self, token: str) -> None:
+        """Send a new token."""
+        if self.state == "open":
+            self.outgoing.append(token_frame(token))
 
     # --- what comes down ------------------------------------------------------------------------------------------
     def heard(self, frame: str | bytes) -> None:
@@ -105,6 +130,8 @@ class Conversation:
 
     def _control(self, words: dict[str, Any]) -> None:
         session = self._session
+        if (expires_s := words.get("expires")) is not None:
+            self.expires_in(expires_s)
         if (moved := words.get("moved")) is not None:
             self._moved(moved["room"], moved["accepted"])
             return
@@ -133,6 +160,8 @@ class Conversation:
         session.go_to(answer["at"])
         session.answered = True
         self._is_new = False
+        if (expires_s := answer.get("expires")) is not None:
+            self.expires_in(expires_s)
         self.connection_id = answer.get("conn", self.connection_id)
         self.state = "open"
         self._open_at_s = self._open_at_s or self._now_s()

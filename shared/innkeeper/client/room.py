@@ -16,6 +16,7 @@ from innkeeper.client.conversation import Conversation, SessionForgotten, State
 from innkeeper.client.events import Closed, Event, Message
 from innkeeper.client.sent import Sent
 from innkeeper.client.session import SUBPROTOCOL, FrameInvalid
+from innkeeper.client.tokens import AGAIN_S, EARLY, Token, TokenFailed, Tokens, renew_after_s
 from innkeeper.close_codes import NORMAL, PROTOCOL_ERROR, REFUSAL_HEADER, SESSION_OVER
 from innkeeper.codec import Codec
 from innkeeper.errors import RoomClosed
@@ -29,6 +30,7 @@ _DROP = 3001  # any close but 1000 leaves the session alive
 _ABNORMAL = 1006
 _HTTP_RETRY = (408, 425, 429)
 _HTTP_SERVER_ERROR = 500
+_UNAUTHORIZED = 401
 _WHY_CHARACTERS = 300
 _DATA = (WSMsgType.TEXT, WSMsgType.BINARY)
 
@@ -37,6 +39,7 @@ def connect(
     url: str,
     *,
     name: str | None = None,
+    token: Token | None = None,
     codec: Codec = "json",
     query: Mapping[str, str] | None = None,
     headers: Mapping[str, str] | None = None,
@@ -50,6 +53,8 @@ def connect(
     Args:
         url: ``ws://host/parties/kind/name``, or wss, http, https.
         name: Added to the query as ``name``, for edges without authentication.
+        token: Says whose it is, to edges with authentication: text, or a function, sync or async, that returns one: it
+            is called for every connection, and again before the token of the moment expires.
         codec: The room's: ``json``, or ``raw`` for str and bytes as they are.
         query: Added to the URL's query.
         headers: Sent with each handshake.
@@ -71,7 +76,9 @@ def connect(
     added = {**(query or {}), **({} if name is None else {"name": name})}
     handshake = {"headers": dict(headers or {}), "protocols": (SUBPROTOCOL, *protocols)}
     whole = address.update_query(added)
-    return Room(whole, codec=codec, backoff=backoff or Backoff(), open_s=open_s, http=http, handshake=handshake)
+    return Room(
+        whole, codec=codec, backoff=backoff or Backoff(), open_s=open_s, http=http, handshake=handshake, token=token
+    )
 
 
 class Room:
@@ -86,7 +93,9 @@ class Room:
         open_s: float,
         http: aiohttp.ClientSession | None,
         handshake: dict[str, Any],
+        token: Token | None = None,
     ) -> None:
+        self._tokens = Tokens(token)
         self._url, self._open_s, self._http, self._handshake = url, open_s, http, handshake
         self._events: asyncio.Queue[Event] = asyncio.Queue()
         self._conversation = Conversation(
@@ -219,6 +228,7 @@ class Room:
                 while conversation.closed is None:
                     self._hurry.clear()
                     code, reason = await self._connection(http)
+                    code = self._tokens.softened(code)
                     wait_s = conversation.lost(code, reason, at_once=self._hurry.is_set())
                     if wait_s and conversation.closed is None:
                         with contextlib.suppress(TimeoutError):
@@ -239,8 +249,9 @@ class Room:
         """Live through one socket; return how it ended."""
         try:
             async with asyncio.timeout(ANSWER_S) as deadline:
+                handshake = await self._tokens.added_to(self._handshake)
                 socket = await http.ws_connect(
-                    self._target(), **self._handshake, max_msg_size=0, heartbeat=PING_S,
+                    self._target(), **handshake, max_msg_size=0, heartbeat=PING_S,
                     timeout=ClientWSTimeout(ws_close=CLOSE_S),
                 )  # fmt: skip
                 try:
@@ -251,7 +262,11 @@ class Room:
                     self._socket = None
                     await socket.close(code=_DROP)
         except aiohttp.WSServerHandshakeError as error:
-            retry = error.status >= _HTTP_SERVER_ERROR or error.status in _HTTP_RETRY or self._conversation.was_answered
+            retry = (
+                error.status >= _HTTP_SERVER_ERROR
+                or error.status in _HTTP_RETRY
+                or (self._conversation.was_answered and (error.status != _UNAUTHORIZED or self._tokens.can_renew))
+            )
             why = error.headers.get(REFUSAL_HEADER, "")[:_WHY_CHARACTERS] if error.headers else ""
             answer = f"HTTP {error.status} {why}".rstrip()
             return _ABNORMAL if retry else PROTOCOL_ERROR.code, f"the handshake was answered with {answer}"
@@ -259,7 +274,7 @@ class Room:
             return PROTOCOL_ERROR.code, f"the server broke {SUBPROTOCOL}: {error}"
         except TimeoutError:
             return _ABNORMAL, "no answer"
-        except (aiohttp.ClientError, OSError) as error:
+        except (aiohttp.ClientError, OSError, TokenFailed) as error:
             return _ABNORMAL, str(error) or type(error).__name__
 
     async def _talk(self, socket: ClientWebSocketResponse, deadline: asyncio.Timeout) -> tuple[int, str]:
@@ -267,6 +282,7 @@ class Room:
         self._conversation.begin()
         self._written.set()
         writer = asyncio.create_task(self._write(socket))
+        renewing = asyncio.create_task(self._renew_token())
         try:
             while True:
                 message = await socket.receive()
@@ -283,8 +299,25 @@ class Room:
             await socket.close(code=NORMAL.code)
             return SESSION_OVER.code, "the room forgot messages that are not kept any more"
         finally:
-            writer.cancel()
-            await asyncio.gather(writer, return_exceptions=True)
+            for task in (writer, renewing):
+                task.cancel()
+            await asyncio.gather(writer, renewing, return_exceptions=True)
+
+    async def _renew_token(self) -> None:
+        """Send a new token each time that the one of the moment is about to expire."""
+        conversation = self._conversation
+        while True:
+            expires_s = await conversation.expiry()
+            if not self._tokens.can_renew:
+                return
+            await asyncio.sleep(renew_after_s(expires_s))
+            try:
+                conversation.show_token(await self._tokens.new())
+            except TokenFailed as error:
+                log.warning("the client of %s has no new token: %s", self._url.path, error)
+                conversation.expires_in(AGAIN_S / EARLY)
+            else:
+                self._written.set()
 
     async def _write(self, socket: ClientWebSocketResponse) -> None:
         outgoing = self._conversation.outgoing

@@ -28,6 +28,11 @@ class Output(tuple[int, bool, bytes]):
     __slots__ = ()
 
 
+def token_frame(token: str) -> str:
+    """Return the frame that brings a new token."""
+    return f"!{orjson.dumps({'token': token}).decode()}"
+
+
 def parse(frame: str | bytes) -> Output | dict[str, Any]:
     """Return what a frame from the edge holds: an output, or the words of a control frame.
 

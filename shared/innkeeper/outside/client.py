@@ -25,6 +25,7 @@ from innkeeper.outside.patience import Value, patiently, push
 from innkeeper.outside.room import OutsideRoom
 from innkeeper.topology import Commands, Subscriptions, Where, open_link, open_subscriber
 from innkeeper.waking import wake
+from innkeeper.wire import PROGRAM
 
 if TYPE_CHECKING:
     from innkeeper.outside.sync import SyncInnkeeper
@@ -65,7 +66,7 @@ class Innkeeper:
             raise ValueError(f"timeout_s = {timeout_s!r}: seconds above 0")
         self.timeout_s = timeout_s
         self._url = url
-        self._source = f"x-{secrets.token_hex(8)}"
+        self._source = f"{PROGRAM.decode()}{secrets.token_hex(8)}"
         self._numbers = itertools.count(1)
         self._turns: WeakValueDictionary[Address, asyncio.Lock] = WeakValueDictionary()
         self._kinds: dict[str, tuple[float, KindFacts | None]] = {}

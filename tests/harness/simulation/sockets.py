@@ -13,6 +13,7 @@ from harness.simulation.rooms import SURE
 from innkeeper.address import Address
 from innkeeper.connection import User
 from innkeeper_edge.app import Site
+from innkeeper_edge.auth import Grant, Patterns
 from innkeeper_edge.guarded_socket import GuardedSocket
 from innkeeper_edge.member import Member
 
@@ -238,9 +239,10 @@ async def serve_socket(site: Site, loop: VirtualLoop, client: Client) -> None:
     socket = Socket(loop, client)
     client.wire = socket.wire
     member = Member(socket.guarded, cast("asyncio.WriteTransport", socket), loop.time())
+    member.grant = Grant(User("", client.name), Patterns.everything())
     client.member_id = member.id
     response = cast("Any", socket)
-    await site._live(client.room, member, response, socket.guarded, User("", client.name))
+    await site._live(client.room, member, response, socket.guarded)
     if socket.guarded.closing_code is not None:
         await socket.guarded.wait_closed()
     socket.abort()

@@ -15,6 +15,7 @@ from innkeeper.errors import RedisUnavailable
 from innkeeper.functions import Pushed, PushEvent
 from innkeeper.keys import room_keys
 from innkeeper_edge import move
+from innkeeper_edge.auth import Grant, Patterns
 from innkeeper_edge.edge import Kind
 from innkeeper_edge.fanout import Fanout
 from innkeeper_edge.guarded_socket import GuardedSocket
@@ -80,9 +81,9 @@ class FakeRoom:
         assert feed is self
         self.queue.append((event, member))
 
-    async def enter(self, address: Address, member: Member, user: User) -> "FakeRoom":
+    async def enter(self, address: Address, member: Member) -> "FakeRoom":
         """As of an edge: another room's, or one that is never reached."""
-        assert user == User("", "ann")
+        assert member.grant.user == User("", "ann")
         self.entered.append((address, member))
         if address.name == "far":
             await asyncio.sleep(3600)
@@ -118,7 +119,7 @@ class FakeRoom:
             if session
             else Member(guarded, transport, 0.0)
         )
-        member.user = User("", "ann")
+        member.grant = Grant(User("", "ann"), Patterns.everything())
         member.register(cast("Any", self))
         member.entered(cast("Any", self), cast("Any", self))
         member.pushed = True
