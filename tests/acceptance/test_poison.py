@@ -98,7 +98,7 @@ async def joined(house: House, room: str, name: str = "ann") -> Client:
     return client
 
 
-async def survive(house: House, room: str, deed: str, *, most_after_s: float = 1) -> None:
+async def survive(house: House, room: str, deed: str, *, most_after_s: float = 1.5) -> None:
     """Send a killer and a message behind it; check what R13 asks for."""
     bystanders = Bystanders(house, 4)
     await bystanders.start()
