@@ -33,9 +33,10 @@ export const FINAL_CODES = Object.freeze({
 /** ... and those after which it comes back. Of 4410 it does, too, with a new session. */
 export const RETRY_CODES = Object.freeze({
   1012: "edge restarting", 1013: "try again later", 4503: "room full", 4507: "no answer to pings", 4508: "slow reader",
-  4512: "resync",
+  4512: "resync", 4529: "too fast",
 });
 const TOO_BIG = 1009;
+const RESTARTING = 1012;
 const SESSION_OVER = 4410;
 const EXPIRED = 4401;
 const ROOM_FULL = 4503; // the refused join ended its session
@@ -230,6 +231,7 @@ export class Room extends EventTarget {
   #connId = "";
   #timer = 0;
   #ticker = 0;
+  #going = 0;
   #tickedAt = Date.now();
   #attempts = 0;
   #openAt = 0;
@@ -282,10 +284,22 @@ export class Room extends EventTarget {
 
   /** Give the socket up and resume at once on another. */
   reconnect() {
+    this.#hop(1006, "connecting again");
+  }
+
+  #hop(code, reason) {
     if (this.#state === "closed") return;
     this.#detach(DROP);
-    if (this.#state === "open") this.#retry(1006, "connecting again", true);
+    if (this.#state === "open") this.#retry(code, reason, true);
     else this.#attempt();
+  }
+
+  /** Go to another edge before this one stops, at a moment of this client's own: so that not all come at once. */
+  #leaveWithin(ms) {
+    const socket = this.#socket;
+    const go = () => this.#socket === socket && this.#hop(RESTARTING, RETRY_CODES[RESTARTING]);
+    clearTimeout(this.#going);
+    this.#going = setTimeout(go, Math.random() * 0.7 * ms);
   }
 
   // --- one socket after another ---------------------------------------------------------------------------------
@@ -366,6 +380,7 @@ export class Room extends EventTarget {
     const socket = this.#socket;
     this.#socket = this.#dialing = null;
     clearTimeout(this.#timer);
+    clearTimeout(this.#going);
     socket?.close(code);
   }
 
@@ -455,6 +470,7 @@ export class Room extends EventTarget {
     if (word.at !== undefined) session.goTo(word.at);
     if (word.ack !== undefined) session.ack(word.ack);
     if (word.applied !== undefined) session.commit(word.applied);
+    if (word["close-soon"] !== undefined) this.#leaveWithin(word["close-soon"] * 1000);
     if (word.error !== undefined) {
       const { error: code, n, at, ...detail } = word;
       if (code === "out_of_order") session.refused = word.expected;

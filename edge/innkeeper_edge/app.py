@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING
 from aiohttp import WSMsgType, web
 
 from innkeeper.address import Address
-from innkeeper.close_codes import BAD_FRAME, UNAVAILABLE, CloseCode
+from innkeeper.close_codes import BAD_FRAME, DRAINING, NOT_READY, RESTARTING, UNAVAILABLE, CloseCode
 from innkeeper_edge import handshake, requests
+from innkeeper_edge.admission import Admission
 from innkeeper_edge.auth import FORBIDDEN, Grant
 from innkeeper_edge.client_file import ClientFile
 from innkeeper_edge.edge import Edge, Kind
 from innkeeper_edge.guarded_socket import GuardedSocket, install
-from innkeeper_edge.handshake import Rejection
+from innkeeper_edge.handshake import Rejection, rejected
 from innkeeper_edge.member import Member
 from innkeeper_edge.session_member import SessionMember
 from innkeeper_edge.subprotocol import HELLO_S, RAW, V1, Hello, frame_bytes, read_hello
@@ -48,6 +49,7 @@ class Site:
         self._origins = origins
         self._page = page
         self._page_file = page_file
+        self._admission = Admission(edge.limits, edge.loop.time)
 
     def make_app(self) -> web.Application:
         """Return the application with all routes."""
@@ -67,7 +69,7 @@ class Site:
 
     async def health(self, request: web.Request) -> web.Response:  # noqa: ARG002 - aiohttp's signature
         """Answer 200 once Redis was reached and the kinds are known, else 503."""
-        ready = self._edge.ready.is_set()
+        ready = self._edge.ready.is_set() and not self._edge.draining
         return web.json_response({"ready": ready, "edge": self._edge.incarnation}, status=200 if ready else 503)
 
     async def page(self, request: web.Request) -> web.Response:  # noqa: ARG002 - aiohttp's signature
@@ -86,24 +88,37 @@ class Site:
 
     async def room(self, request: web.Request) -> web.StreamResponse:
         """Turn a request into a socket of its room, or have the room answer it; refused before Redis is touched."""
+        if (refused := self._admission.knock()) is not None:
+            return refused.response()
         if not handshake.wants_socket(request):
             return await self._request(request)
         address = handshake.room_address(request)
         if isinstance(address, Rejection):
             return address.response()
-        admitted = handshake.check_handshake(request) or await self._admit(request, address)
+        found = handshake.check_handshake(request) or await self._admit(request, address)
+        if isinstance(found, Rejection):
+            return found.response()
+        kind, grant = found
+        admitted = self._admission.admit(request, grant.user.id)
         if isinstance(admitted, Rejection):
             return admitted.response()
-        kind, grant = admitted
+        with admitted:
+            return await self._socket(request, address, kind, grant)
+
+    async def _socket(self, request: web.Request, address: Address, kind: Kind, grant: Grant) -> web.StreamResponse:
+        """Turn a request into a socket of its room, and stay with it to its end."""
         is_session = handshake.offers(request, V1)
         protocols = (V1,) if is_session else (RAW,) if handshake.offers(request, RAW) else ()
         most_bytes = frame_bytes(kind.message_bytes) if is_session else kind.message_bytes
+        control_rate = self._edge.limits.control_rate
         # Pings and the join's deadline are sweeps of the edge: timers for each socket would cost memory and time.
         socket = web.WebSocketResponse(
             compress=False, max_msg_size=most_bytes + 1, decode_text=False, autoping=False, protocols=protocols
         )
         try:
-            guarded = await install(request, socket, max_message_bytes=most_bytes, on_violation=_note)
+            guarded = await install(
+                request, socket, max_message_bytes=most_bytes, on_violation=_note, control_rate=control_rate
+            )
         except ConnectionResetError:
             return socket
         if request.transport is not None:
@@ -117,7 +132,9 @@ class Site:
                     )  # fmt: skip
             else:
                 member = Member(guarded, request.transport, self._edge.loop.time())
-            if member is not None:
+            if member is not None and self._edge.draining:
+                member.close_with(RESTARTING)
+            elif member is not None:
                 member.grant = grant
                 await self._live(address, member, socket, guarded)
         if guarded.closing_code is not None:
@@ -149,7 +166,7 @@ class Site:
 
     def _kind_of(self, address: Address) -> Kind | Rejection:
         if not self._edge.ready.is_set():
-            return Rejection(503, "unavailable", "this edge has not reached Redis yet", (("Retry-After", "1"),))
+            return rejected(DRAINING if self._edge.draining else NOT_READY)
         return self._edge.kinds.get(address.kind) or Rejection(
             404, "unknown_kind", "no worker serves rooms of this kind"
         )

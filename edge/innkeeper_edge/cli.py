@@ -17,15 +17,18 @@ from innkeeper.errors import PortTaken
 from innkeeper.lease import DEFAULT_TIMES
 from innkeeper.options import durability_option, log_level_option, redis_option, without_password
 from innkeeper.supervise import announce_ready, follow_parent, reserve_port, run_processes
+from innkeeper.supervise.pool import STOP_GRACE_S
 from innkeeper_edge.app import Site
 from innkeeper_edge.auth import Anybody, Authenticator
 from innkeeper_edge.auth.options import auth_options, take_options
+from innkeeper_edge.drain import drain
 from innkeeper_edge.edge import Edge
+from innkeeper_edge.limits import Limits, allow_open_files, limit_options
 
 log = logging.getLogger("innkeeper.edge")
 
 _DRAIN_S = 5.0
-_HEADER_S = 10.0
+_END_S = 10.0  # for all that follows the window
 
 
 @click.command()
@@ -49,9 +52,10 @@ _HEADER_S = 10.0
 @click.option("--processes", envvar="INNKEEPER_PROCESSES", type=click.IntRange(1), default=1, help="Edge processes.")
 @click.option("--reuse-port", is_flag=True, hidden=True)
 @log_level_option()
+@limit_options
 def edge(  # noqa: PLR0917 - click passes them by name
     redis: str, durability: str, host: str, port: int, origins: tuple[str, ...], page: bool, page_file: Path | None,
-    processes: int, reuse_port: bool, log_level: str, **given: Any,
+    processes: int, reuse_port: bool, log_level: str, limits: Limits, **given: Any,
 ) -> None:  # fmt: skip
     """Serve WebSockets at ws://HOST:PORT/parties/{kind}/{name}."""
     set_up_logs(log_level)
@@ -68,6 +72,7 @@ def edge(  # noqa: PLR0917 - click passes them by name
                 "--log-level",
                 log_level,
                 "--page" if page else "--no-page",
+                *limits.as_arguments(),
             ]
             if page_file:
                 arguments += ["--page-file", str(page_file)]
@@ -75,8 +80,8 @@ def edge(  # noqa: PLR0917 - click passes them by name
             for origin in origins:
                 arguments += ["--origin", origin]
             click.echo(f"innkeeper edge listens on http://{host}:{held.getsockname()[1]}/", err=True)
-            sys.exit(run_processes(arguments, processes))
-    follow_parent()
+            sys.exit(run_processes(arguments, processes, grace_s=max(STOP_GRACE_S, limits.drain_s + _END_S)))
+    follow_parent(grace_s=limits.drain_s + _END_S)
     mode = Durability(durability)
     allowed = frozenset(origins)
     sys.exit(
@@ -88,6 +93,7 @@ def edge(  # noqa: PLR0917 - click passes them by name
                 durability=mode,
                 authenticator=authenticator,
                 reuse_port=reuse_port,
+                limits=limits,
                 make_site=lambda edge: Site(edge, origins=allowed, page=page, page_file=page_file),
             )
         )
@@ -102,9 +108,10 @@ async def serve(
     durability: Durability,
     authenticator: Authenticator,
     reuse_port: bool,
+    limits: Limits,
     make_site: Callable[[Edge], Site],
 ) -> int:
-    """Serve sockets until SIGTERM or SIGINT, then close them all with 1012."""
+    """Serve sockets until SIGTERM or SIGINT, then send them away over a while."""
     stop = stop_asked()
     times = DEFAULT_TIMES
     where = await check_redis(
@@ -116,11 +123,12 @@ async def serve(
     if isinstance(authenticator, Anybody):
         log.warning("--auth none: anybody who reaches this edge may enter every room, under any name")
     await authenticator.open()
-    edge = Edge(where, times, durability, authenticator)
+    allow_open_files(limits)
+    edge = Edge(where, times, durability, limits, authenticator)
     runner = web.AppRunner(
         make_site(edge).make_app(),
         access_log=None,
-        keepalive_timeout=_HEADER_S,
+        keepalive_timeout=limits.head_s,
         shutdown_timeout=_DRAIN_S,
         handle_signals=False,
         auto_decompress=False,
@@ -144,8 +152,11 @@ async def serve(
         if waiting not in done:
             log.critical("a duty of this edge has ended: it goes, another takes its place")
             return 1
+        edge.draining = True
+        edge.ready.clear()
         await listener.stop()
-        await edge.drain(_DRAIN_S)
+        stop.clear()  # whoever asks again does not want to wait
+        await drain(edge, window_s=limits.drain_s, grace_s=_DRAIN_S, hurry=stop)
     finally:
         await runner.cleanup()
         await edge.close()

@@ -22,7 +22,9 @@ from innkeeper_edge.auth import Anybody, Authenticator
 from innkeeper_edge.calls import Calls
 from innkeeper_edge.feed import Feed
 from innkeeper_edge.ingress import Ingress
+from innkeeper_edge.limits import DEFAULT_LIMITS, Limits
 from innkeeper_edge.member import Member
+from innkeeper_edge.rates import Rates
 from innkeeper_edge.sweep import SWEEP_PIECE, Sweep
 
 log = logging.getLogger("innkeeper.edge")
@@ -50,7 +52,12 @@ class Edge:
         where: Where Redis is.
         times: The figures of ownership.
         durability: What a message must have survived to count as accepted.
+        limits: What sockets may do.
         authenticator: Says whose a socket is, and which rooms it may enter; without one anybody may enter all.
+
+    Attributes:
+        draining: Whether it is being stopped: it takes no socket any more.
+        talkers: Sockets that have said something since their rates were judged last.
     """
 
     def __init__(
@@ -58,11 +65,15 @@ class Edge:
         where: Where,
         times: LeaseTimes = DEFAULT_TIMES,
         durability: Durability = Durability.RELAXED,
+        limits: Limits = DEFAULT_LIMITS,
         authenticator: Authenticator | None = None,
     ) -> None:
         self.authenticator: Authenticator = authenticator or Anybody()
         self.loop = asyncio.get_running_loop()
         self.times = times
+        self.limits = limits
+        self.draining = False
+        self.talkers: list[Member] = []
         self.incarnation = _new_incarnation()
         self.heartbeat_ms = 0
         self.kinds: dict[str, Kind] = {}
@@ -80,6 +91,7 @@ class Edge:
             )
         self.ingress = Ingress(self)
         self.calls = Calls(self)
+        self.rates = Rates(self, limits)
         self.fill_count = 0
         self.thrift = Thrift()
         self.resync_count = 0
@@ -93,6 +105,7 @@ class Edge:
             asyncio.create_task(self.ingress.run(), name="ingress"),
             self._beating,
             asyncio.create_task(Sweep(self).sweep_forever(), name="sweep"),
+            asyncio.create_task(self.rates.run(), name="rates"),
         ]
         for duty in self.duties:
             duty.add_done_callback(_report)
@@ -275,7 +288,8 @@ class Edge:
                 if beats % _KINDS_EVERY_BEATS == 0:
                     await self._read_kinds()
                 beats += 1
-                self.ready.set()
+                if not self.draining:
+                    self.ready.set()
             except FunctionMissing:
                 if not self.ready.is_set() and beats == 0:
                     log.info("waiting for a worker to load the functions")
@@ -341,26 +355,17 @@ class Edge:
             log.debug("edge %s: index not deleted: %s", incarnation, error)
 
     # --- the end --------------------------------------------------------------------------------------------------
-    async def drain(self, grace_s: float) -> None:
-        """Close all sockets with 1012, push their leaves, and leave the registry."""
-        self.ready.clear()  # no request on a kept connection becomes a socket any more, or reaches a room
-        self.calls.drain()
-        for feed in list(self.feeds.values()):
-            for member in feed.sockets():
-                member.close_with(RESTARTING)
-        try:
-            async with asyncio.timeout(grace_s):
-                while self.feeds:  # noqa: ASYNC110 - it happens once, at the end
-                    await asyncio.sleep(0.02)
-                await self.ingress.flushed()
-                while self._tasks:  # wakes that Redis has not answered: the last leaves hang on them
-                    await asyncio.wait(self._tasks)
-                self._beating.cancel()
-                await self.link.send(
-                    (("ZREM", keys.EDGES, self.incarnation), ("DEL", keys.edge_rooms(self.incarnation)))
-                )
-        except (TimeoutError, RedisUnavailable):
-            log.warning("not all leaves were pushed in %.0f s: the reaper will do it", grace_s)
+    async def deregister(self) -> None:
+        """Leave the registry, once all leaves were pushed.
+
+        Raises:
+            RedisUnavailable: No answer: the reaper will find it gone.
+        """
+        await self.ingress.flushed()
+        while self._tasks:  # wakes that Redis has not answered: the last leaves hang on them
+            await asyncio.wait(self._tasks)
+        self._beating.cancel()
+        await self.link.send((("ZREM", keys.EDGES, self.incarnation), ("DEL", keys.edge_rooms(self.incarnation))))
 
     async def close(self) -> None:
         """End all duties and connections."""

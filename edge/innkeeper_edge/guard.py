@@ -7,10 +7,20 @@ queued, its payload goes straight to a :class:`Taker`, which is half of what aio
 The reader has ``feed_data(bytes) -> (eof, tail)`` and ``feed_eof()``; :mod:`innkeeper_edge.guarded_socket` installs it.
 """
 
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from innkeeper.close_codes import INVALID_UTF8, PROTOCOL_ERROR, TOO_BIG, TOO_MANY_FRAGMENTS, CloseCode
+from innkeeper.close_codes import (
+    INVALID_UTF8,
+    PROTOCOL_ERROR,
+    TOO_BIG,
+    TOO_FAST,
+    TOO_MANY_FRAGMENTS,
+    CloseCode,
+)
 from innkeeper_edge.frames import is_close_code
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 MAX_FRAGMENT_COUNT = 64
 """Frames one message may come in."""
@@ -90,6 +100,7 @@ class FrameGuard:
         "_reader",
         "_small_bytes",
         "_watcher",
+        "admit_control",
         "taker",
     )
 
@@ -99,6 +110,8 @@ class FrameGuard:
         self._watcher = watcher
         self.taker: Taker | None = None
         """Set while the receive loop waits with nothing queued; taken away by whatever goes to the reader."""
+        self.admit_control: Callable[[], bool] | None = None
+        """Asked of each ping and pong; where it says no, the socket is closed."""
         self._max_message_bytes = max_message_bytes
         self._small_bytes = _MASKED_HEADER_BYTES + min(_LENGTH_16 - 1, max_message_bytes)
         self._idle = True  # between messages and between frames, with nothing held back
@@ -202,6 +215,8 @@ class FrameGuard:
             if end > len(data):
                 return 0
             _check_close(data[at + 2 : at + 6], data[at + 6 : end])
+        elif self.admit_control is not None and not self.admit_control():
+            raise _Forbidden(TOO_FAST)
         return end
 
     def _count(self, first: int, length: int) -> None:

@@ -16,6 +16,8 @@ What it needs of aiohttp (seen in 3.14.5), no private name among it:
 """
 
 import asyncio
+import contextlib
+import socket
 from collections.abc import Callable
 from functools import partial
 from typing import Any, cast
@@ -25,6 +27,10 @@ from aiohttp import web
 from innkeeper.close_codes import CloseCode
 from innkeeper_edge.frames import encode_close
 from innkeeper_edge.guard import FrameGuard, FrameReader, Taker
+from innkeeper_edge.limits import BURST_S
+
+_UNSENT: int | None = getattr(socket, "TCP_NOTSENT_LOWAT", None)
+_UNSENT_BYTES = 131_072
 
 LINGER_S = 2.0
 """How long a closed socket waits for the peer's close frame."""
@@ -39,10 +45,27 @@ class GuardedSocket:
     until the peer has closed, and drops what it reads.
     """
 
-    __slots__ = ("_deadline", "_guard", "_is_lost", "_linger_s", "_lost", "_on_violation", "_transport", "closing_code")
+    __slots__ = (
+        "_control_at_s",
+        "_control_left",
+        "_control_rate",
+        "_deadline",
+        "_guard",
+        "_is_lost",
+        "_linger_s",
+        "_lost",
+        "_on_violation",
+        "_transport",
+        "closing_code",
+    )
 
     def __init__(
-        self, transport: asyncio.Transport, on_violation: Callable[[CloseCode], object], *, linger_s: float
+        self,
+        transport: asyncio.Transport,
+        on_violation: Callable[[CloseCode], object],
+        *,
+        linger_s: float,
+        control_rate: int = 0,
     ) -> None:
         self.closing_code: int | None = None
         """What this side closed the socket with, None while it has not."""
@@ -50,6 +73,9 @@ class GuardedSocket:
         self._transport = transport
         self._on_violation = on_violation
         self._linger_s = linger_s
+        self._control_rate = control_rate
+        self._control_left = control_rate * BURST_S
+        self._control_at_s = 0.0
         self._deadline: asyncio.TimerHandle | None = None
         self._is_lost = False
         self._lost: asyncio.Future[None] | None = None  # made when asked for: most sockets never are
@@ -95,7 +121,17 @@ class GuardedSocket:
     def guard(self, reader: FrameReader, *, max_message_bytes: int) -> FrameGuard:
         """Return the guard of this socket in front of its reader."""
         self._guard = FrameGuard(reader, self, max_message_bytes=max_message_bytes)
+        if self._control_rate:
+            self._guard.admit_control = self._admit_control
         return self._guard
+
+    def _admit_control(self) -> bool:
+        """Count a ping or pong; return whether it may pass."""
+        now_s = asyncio.get_running_loop().time()
+        rate = self._control_rate
+        left = min(rate * BURST_S, self._control_left + (now_s - self._control_at_s) * rate) - 1
+        self._control_left, self._control_at_s = left, now_s
+        return left >= 0
 
     def violated(self, code: CloseCode) -> None:
         """Tell the owner, then close."""
@@ -153,6 +189,7 @@ async def install(
     max_message_bytes: int,
     on_violation: Callable[[CloseCode], object],
     linger_s: float = LINGER_S,
+    control_rate: int = 0,
 ) -> GuardedSocket:
     """Prepare a socket with a guard in front of its reader; call it instead of ``ws.prepare(request)``.
 
@@ -167,6 +204,7 @@ async def install(
         on_violation: Gets the code the socket is being closed with, at most once, just before the close frame is
             written. It need not close anything itself.
         linger_s: How long a closed socket waits for the peer's close frame.
+        control_rate: Pings and pongs per second, which may be saved up for ten seconds; 0: no limit.
 
     Raises:
         RuntimeError: The socket offers deflate or was prepared before, or this aiohttp does not hand its reader over
@@ -177,9 +215,21 @@ async def install(
         raise RuntimeError("the frame guard takes no deflate: make the WebSocketResponse with compress=False")
     if request.transport is None:
         raise ConnectionResetError("Connection lost")
-    socket = GuardedSocket(request.transport, on_violation, linger_s=linger_s)
-    protocol = _GuardedProtocol(request.protocol, partial(socket.guard, max_message_bytes=max_message_bytes))
+    guarded = GuardedSocket(request.transport, on_violation, linger_s=linger_s, control_rate=control_rate)
+    protocol = _GuardedProtocol(request.protocol, partial(guarded.guard, max_message_bytes=max_message_bytes))
     await ws.prepare(cast("web.BaseRequest", _GuardedRequest(request, protocol)))
     if not protocol.is_guarded:
         raise RuntimeError("the frame guard is not in place: prepare() did not call request.protocol.set_parser()")
-    return socket
+    _keep_queue_short(request.transport)
+    return guarded
+
+
+def _keep_queue_short(transport: asyncio.BaseTransport | None) -> None:
+    """Let the kernel take no more than 128 KiB that the peer has no room for.
+
+    It would take some 4 MiB for a peer that does not read: memory that nothing here counts.
+    """
+    connection = transport.get_extra_info("socket") if transport is not None else None
+    if connection is not None and _UNSENT is not None:
+        with contextlib.suppress(OSError):  # a Unix socket has no such thing, and a reset one not any more
+            connection.setsockopt(socket.IPPROTO_TCP, _UNSENT, _UNSENT_BYTES)

@@ -17,7 +17,7 @@ import orjson
 from aiohttp import HttpVersion11, web
 
 from innkeeper.address import Address, InvalidAddress, check_address
-from innkeeper.close_codes import REFUSAL_HEADER
+from innkeeper.close_codes import REFUSAL_HEADER, Refusal
 
 ROOM_ROUTE: Final = r"/parties{tail:[\s\S]*}"
 """The route of every room, for ``add_route("*", ...)``."""
@@ -53,6 +53,11 @@ class Rejection(NamedTuple):
         answer.headers[REFUSAL_HEADER] = why.encode("unicode_escape").decode()
         answer.force_close()
         return answer
+
+
+def rejected(refusal: Refusal) -> Rejection:
+    """Return a refusal of the table."""
+    return Rejection(refusal.status, refusal.error, refusal.meaning, (("Retry-After", str(refusal.retry_after_s)),))
 
 
 _NO_ROOM: Final = Rejection(404, "invalid_room", "a room is at /parties/{kind}/{name}")

@@ -14,17 +14,21 @@ from innkeeper.errors import EdgeClosed, RedisReplied, RedisUnavailable
 from innkeeper.functions import Pushed, PushEvent
 from innkeeper.turn import TURN_EVENTS, TURN_IN_BYTES
 from innkeeper_edge.feed import Feed
+from innkeeper_edge.member import Member
 
 if TYPE_CHECKING:
     from innkeeper_edge.calls import Call
     from innkeeper_edge.edge import Edge
-    from innkeeper_edge.member import Member
 
 log = logging.getLogger("innkeeper.edge")
 
 _BUSY_FIRST_S = 0.01
 _BUSY_MOST_S = 0.25
 _ENDS = ("leave", "drop")
+_SAID = ("text", "binary")
+
+OVERLOADED_S = 10.0
+"""How long a full room may refuse all messages before their senders are told."""
 
 
 # An event waiting to be pushed, and the socket or request it came from (None for the leave of a socket unknown here).
@@ -44,9 +48,10 @@ class Inlet:
     Attributes:
         unsettled: A batch that was answered with an error. An earlier attempt, whose answer was lost, may have been
             carried out: so it must go again as it is, under its number, before anything else.
+        refused_since_s: Since when the room has taken no message, because its backlog is full.
     """
 
-    __slots__ = ("busy_s", "feed", "planned", "queue", "unsettled")
+    __slots__ = ("busy_s", "feed", "planned", "queue", "refused_since_s", "unsettled")
 
     def __init__(self, feed: Feed) -> None:
         self.feed = feed
@@ -54,6 +59,7 @@ class Inlet:
         self.unsettled: Batch | None = None
         self.planned = False
         self.busy_s = 0.0
+        self.refused_since_s: float | None = None
 
 
 class Lane:
@@ -227,7 +233,7 @@ class Ingress:
     def _settle(self, inlet: Inlet, batch: list[Queued], pushed: Pushed) -> None:
         """Take the letters: what was refused goes back to the head, unless its sender is gone or was not let in."""
         if "b" not in pushed.letters:
-            inlet.busy_s = 0.0
+            inlet.busy_s, inlet.refused_since_s = 0.0, None
             _drop(batch)
             return
         gone = _gone(batch, pushed.letters)
@@ -241,6 +247,19 @@ class Ingress:
         _drop([queued for queued, kept in zip(inlet.queue, is_kept, strict=True) if not kept])
         inlet.queue = [*back, *(queued for queued, kept in zip(inlet.queue, is_kept, strict=True) if kept)]
         inlet.busy_s = min(max(inlet.busy_s * 2, _BUSY_FIRST_S), _BUSY_MOST_S)
+        self._refused(inlet, took_some=_took_some(batch, pushed.letters))
+
+    def _refused(self, inlet: Inlet, *, took_some: bool) -> None:
+        """Tell senders whom a full room lets wait for too long; it is told again as long as that lasts."""
+        now_s = self._edge.loop.time()
+        if took_some or inlet.refused_since_s is None:
+            inlet.refused_since_s = now_s
+        elif now_s - inlet.refused_since_s > OVERLOADED_S:
+            inlet.refused_since_s = now_s
+            senders = {member for event, member in inlet.queue if event.kind in _SAID and isinstance(member, Member)}
+            log.warning("room %s: full for %g s, %d sender(s) told", inlet.feed.address, OVERLOADED_S, len(senders))
+            for member in senders:
+                member.overloaded()
 
     def _after(self, inlet: Inlet) -> None:
         inlet.planned = False
@@ -264,6 +283,11 @@ def _take_batch(inlet: Inlet) -> list[Queued]:
         count += 1
     inlet.queue = queue[count:]
     return queue[:count]
+
+
+def _took_some(batch: list[Queued], letters: str) -> bool:
+    """Return whether a room has taken a message, if not all."""
+    return any(letter == "a" and event.kind in _SAID for (event, _), letter in zip(batch, letters, strict=True))
 
 
 def _sender(event: PushEvent) -> tuple[str, int]:

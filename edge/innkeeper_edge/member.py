@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import orjson
 
-from innkeeper.close_codes import INVALID_UTF8, SLOW_READER, CloseCode
+from innkeeper.close_codes import INVALID_UTF8, SLOW_READER, UNAVAILABLE, CloseCode
 from innkeeper.connection import User
 from innkeeper.functions import PushEvent
 from innkeeper_edge.auth import Grant, Patterns
@@ -19,6 +19,7 @@ from innkeeper_edge.move import move
 if TYPE_CHECKING:
     from innkeeper_edge.edge import Edge
     from innkeeper_edge.feed import Feed
+    from innkeeper_edge.rates import Meter
 
 log = logging.getLogger("innkeeper.edge")
 
@@ -38,24 +39,33 @@ class Member:
         heard_at_s: When its client was last heard of.
         join: The iseq of its join once that was committed; 0 before: then it receives nothing.
         waiting_count: Messages taken from the socket and not yet accepted by the room.
+        taken_count: Messages taken from the socket since its rate was judged last, and their bytes.
+        meter: What it may still say, while it talks fast.
     """
 
     __slots__ = (
         "_drained",
         "_edge",
         "_feed",
+        "_late_bytes",
         "_leave",
         "_mover",
+        "_seen_bytes",
         "_socket",
+        "_stalled_looks",
         "_transport",
         "entered_at_s",
         "grant",
         "heard_at_s",
         "id",
+        "is_throttled",
         "join",
         "left",
+        "meter",
         "outgoing",
         "pushed",
+        "taken_bytes",
+        "taken_count",
         "waiting_bytes",
         "waiting_count",
     )
@@ -70,6 +80,10 @@ class Member:
         self.entered_at_s = self.heard_at_s = now_s
         self.waiting_count = 0
         self.waiting_bytes = 0
+        self.taken_count = self.taken_bytes = 0
+        self.meter: Meter | None = None
+        self.is_throttled = False
+        self._late_bytes = self._seen_bytes = self._stalled_looks = 0
         self._socket = socket
         self._transport = transport
         self._drained: asyncio.Future[None] | None = None
@@ -165,11 +179,31 @@ class Member:
         if self._socket.closing_code is not None or transport.is_closing():
             return
         # Judged before writing: one batch may be larger than the queue, and that is not its reader's fault.
-        if transport.get_write_buffer_size() > QUEUE_BYTES:
+        queued_bytes = transport.get_write_buffer_size()
+        if queued_bytes > QUEUE_BYTES:
             log.info("member %s: slow reader, closed", self.id)
             self.close_with(SLOW_READER)
-        else:
-            transport.write(frames)
+            return
+        if queued_bytes:
+            self._late_bytes += len(frames)
+        transport.write(frames)
+
+    @property
+    def queued_bytes(self) -> int:
+        """What waits to be written to it."""
+        return 0 if self._transport.is_closing() else self._transport.get_write_buffer_size()
+
+    def stalled_looks(self, queued_bytes: int) -> int:
+        """Return how many times in a row it was found that nothing of what waited had moved; this is one more look."""
+        is_stalled = self._seen_bytes and queued_bytes >= self._seen_bytes + self._late_bytes
+        self._stalled_looks = self._stalled_looks + 1 if is_stalled else 0
+        self._seen_bytes, self._late_bytes = queued_bytes, 0
+        return self._stalled_looks
+
+    def cut_off(self, code: CloseCode) -> None:
+        """Close without waiting for what it has not read: it would take memory for nothing."""
+        self.close_with(code)
+        self._transport.abort()
 
     def close(self, code: int, reason: str) -> None:
         """Close after all that was written; a peer that does not answer is cut off after two seconds."""
@@ -179,6 +213,14 @@ class Member:
         """Close with a code of the table."""
         self._socket.close(code.code, code.reason)
 
+    def overloaded(self) -> None:
+        """Hear that the room is full and has taken nothing for long: its client shall try again later."""
+        self.close_with(UNAVAILABLE)
+
+    def close_soon(self, within_s: float) -> bool:  # noqa: ARG002 - see sessions
+        """Tell the client that this edge stops; return whether it was told, and goes by itself within that time."""
+        return False
+
     def ping(self) -> None:
         """Ask the client for a sign of life."""
         if not self.closing and not self._transport.is_closing():
@@ -187,6 +229,10 @@ class Member:
     # --- back-pressure towards the socket -------------------------------------------------------------------------
     def took(self, size_bytes: int) -> None:
         """Count a message taken from the socket."""
+        if not self.taken_count and self._edge is not None:
+            self._edge.talkers.append(self)
+        self.taken_count += 1
+        self.taken_bytes += size_bytes
         self.waiting_count += 1
         self.waiting_bytes += size_bytes
 
@@ -196,6 +242,15 @@ class Member:
         self.waiting_bytes -= size_bytes
         self._go_on()
 
+    def throttle(self) -> None:
+        """Read nothing for a while: it was too fast."""
+        self.is_throttled = True
+
+    def unthrottle(self) -> None:
+        """Read on."""
+        self.is_throttled = False
+        self._go_on()
+
     def _go_on(self) -> None:
         if self._drained is not None and not self.is_overfull and not self._drained.done():
             self._drained.set_result(None)
@@ -203,7 +258,12 @@ class Member:
     @property
     def is_overfull(self) -> bool:
         """Whether reading the socket should wait."""
-        return self.waiting_count >= PENDING_COUNT or self.waiting_bytes >= PENDING_BYTES or self._mover is not None
+        return (
+            self.waiting_count >= PENDING_COUNT
+            or self.waiting_bytes >= PENDING_BYTES
+            or self.is_throttled
+            or self._mover is not None
+        )
 
     async def drained(self) -> None:
         """Return when enough was accepted to read on; meanwhile TCP slows the client down."""

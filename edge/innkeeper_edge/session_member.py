@@ -290,6 +290,15 @@ class SessionMember(Member):
         if self.stage is Stage.LIVE:
             self.write(control(**fields))
 
+    def overloaded(self) -> None:
+        """Tell the client that its room is full; it keeps what was not accepted, which is tried on."""
+        self.say(error="overloaded")
+
+    def close_soon(self, within_s: float) -> bool:
+        """Tell the client that this edge stops; it goes by itself within that time."""
+        self.say(**{"close-soon": within_s})
+        return self.stage is Stage.LIVE
+
     def ping(self) -> None:
         """Ask the client for a sign of life, and give one that a browser shows to its page."""
         super().ping()

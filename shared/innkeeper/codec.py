@@ -1,6 +1,6 @@
 """The codecs of a room: what its handler gets and gives, against what travels in frames."""
 
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import orjson
 
@@ -8,6 +8,9 @@ from innkeeper.errors import OutputInvalid
 from innkeeper.finite import is_finite
 
 Codec = Literal["json", "raw"]
+
+MOST_DEPTH: Final = 32
+MOST_KEYS: Final = 1_000
 
 
 class MessageInvalid(ValueError):
@@ -28,6 +31,40 @@ def decode(codec: str, *, binary: bool, data: bytes) -> Any:
         return orjson.loads(data)
     except orjson.JSONDecodeError as error:
         raise MessageInvalid(str(error)) from None
+
+
+def decode_message(codec: str, *, binary: bool, data: bytes) -> Any:
+    """Return a client's message as the handler gets it, see :func:`decode`, within the limits of JSON from outside.
+
+    Raises:
+        MessageInvalid: The text is not JSON, is nested deeper than 32 levels, or has an object of over 1,000 keys.
+    """
+    value = decode(codec, binary=binary, data=data)
+    # Counting bytes is nothing beside parsing them, and for nearly all messages it settles the matter.
+    if (
+        (data.count(b"[") + data.count(b"{") > MOST_DEPTH or data.count(b":") > MOST_KEYS)
+        and not binary
+        and codec == "json"
+    ):
+        _check_shape(value)
+    return value
+
+
+def _check_shape(value: Any) -> None:
+    level = [value]
+    for _ in range(MOST_DEPTH):
+        within: list[Any] = []
+        for each in level:
+            if isinstance(each, dict):
+                if len(each) > MOST_KEYS:
+                    raise MessageInvalid(f"an object of {len(each):,} keys: at most {MOST_KEYS:,}")
+                within.extend(each.values())
+            elif isinstance(each, list):
+                within.extend(each)
+        level = [each for each in within if isinstance(each, dict | list)]
+        if not level:
+            return
+    raise MessageInvalid(f"nested deeper than {MOST_DEPTH} levels")
 
 
 def encode(codec: str, value: Any) -> tuple[bool, bytes]:

@@ -87,7 +87,7 @@ class Stage:
         arguments = ["worker", TARGET, "--redis", url]
         if kind == "edge":
             self.ports.append(_free_port())
-            arguments = ["edge", "--redis", url, "--auth", "none", "--port", str(self.ports[-1])]
+            arguments = ["edge", "--redis", url, "--auth", "none", "--port", str(self.ports[-1]), "--drain-s", "1"]
         role = Role(name, arguments, self.folder)
         (self.workers if kind == "worker" else self.edges).append(role)
         await role.start()

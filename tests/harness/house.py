@@ -128,7 +128,8 @@ class House:
     async def add_edge(self, *options: str) -> Role:
         """Start one more edge."""
         path = self.folder / f"edge-{len(self.edges)}.log"
-        arguments = ["edge", "--redis", self.redis_url, "--port", "0", "--auth", "none", *self.options, *options]
+        arguments = ["edge", "--redis", self.redis_url, "--port", "0", "--auth", "none", "--drain-s", "0"]
+        arguments += [*self.options, *options]
         role = await asyncio.to_thread(Role, arguments, path)
         self.edges.append(role)
         return role

@@ -73,12 +73,14 @@ class ScriptedEdge:
     Attributes:
         url: A room's address here.
         statuses: HTTP statuses that answer the next handshakes, before one is taken.
+        retry_after: Sent with those statuses, unless empty.
         protocols: What the edge says that it speaks.
     """
 
     def __init__(self) -> None:
         self.url = ""
         self.statuses: list[int] = []
+        self.retry_after = ""
         self.protocols: tuple[str, ...] = (SUBPROTOCOL,)
         self._arrived: asyncio.Queue[EdgeSocket] = asyncio.Queue()
 
@@ -100,13 +102,19 @@ class ScriptedEdge:
 
     async def _take(self, request: web.Request) -> web.StreamResponse:
         if self.statuses:
-            return web.Response(status=self.statuses.pop(0))
+            headers = {"Retry-After": self.retry_after} if self.retry_after else None
+            return web.Response(status=self.statuses.pop(0), headers=headers)
         socket = web.WebSocketResponse(protocols=self.protocols)
         await socket.prepare(request)
         arrived = EdgeSocket(socket, request)
         self._arrived.put_nowait(arrived)
         await arrived.read()
         return socket
+
+    @property
+    def is_calm(self) -> bool:
+        """Whether no client has come that was not taken."""
+        return self._arrived.empty()
 
     async def arrival(self) -> EdgeSocket:
         """Return the next client's socket."""

@@ -345,3 +345,34 @@ async def test_a_move_goes_on_at_the_other_address(edge: ScriptedEdge, monkeypat
     await asyncio.sleep(0.4)
     assert room.state == "open"
     await room.close()
+
+
+async def test_an_edge_that_stops_is_left_before_it_closes(edge: ScriptedEdge) -> None:
+    """A client that hears ``close-soon`` resumes elsewhere within that time; nothing of its session is lost."""
+    room, first = await _enter(edge)
+    sent = room.send("kept")
+    assert await first.get() == '1 "kept"'
+    await first.say({"close-soon": 0.2})
+    second = await edge.answered(resumed={"conn": "c-1", "at": "10-77", "accepted": 0, "beat": 20})
+    assert await second.get() == '1 "kept"'
+    await second.say({"ack": 1})
+    await _is_done(sent)
+    assert await first.closed_with() == 3001
+    assert room.state == "open"
+    await asyncio.sleep(0.3)  # it has left once, and goes nowhere now
+    assert edge.is_calm
+    await room.close()
+
+
+async def test_a_refused_handshake_is_tried_again_when_the_server_said(edge: ScriptedEdge) -> None:
+    """Retry-After is waited for, however short the own waits are; nonsense in it is none."""
+    edge.statuses, edge.retry_after = [429], "1"
+    began_s = asyncio.get_running_loop().time()
+    room, _ = await _enter(edge)
+    assert 1 <= asyncio.get_running_loop().time() - began_s < 5
+    await room.close()
+    edge.statuses, edge.retry_after = [503], "tomorrow"
+    began_s = asyncio.get_running_loop().time()
+    room, _ = await _enter(edge)
+    assert asyncio.get_running_loop().time() - began_s < 0.9
+    await room.close()

@@ -13,6 +13,7 @@ from innkeeper.address import Address
 from innkeeper_edge.app import Site
 from innkeeper_edge.guarded_socket import install
 from innkeeper_edge.handshake import ROOM_ROUTE
+from innkeeper_edge.limits import DEFAULT_LIMITS
 from innkeeper_edge.member import Member
 
 LIMIT_BYTES = 65_536
@@ -24,6 +25,8 @@ class SlowEdge:
 
     def __init__(self, draw: random.Random) -> None:
         self.loop = asyncio.get_running_loop()
+        self.limits = DEFAULT_LIMITS
+        self.talkers: list[Any] = []
         self.taken: list[bytes] = []
         self.stalls = 0
         self.left = asyncio.Event()

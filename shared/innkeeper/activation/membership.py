@@ -66,7 +66,7 @@ class Membership:
         hooks = self._hooks
         assert hooks.room is not None  # noqa: S101 - no event comes before the start
         try:
-            message = codec.decode(self._context.codec, binary=event.kind == b"binary", data=event.data)
+            message = codec.decode_message(self._context.codec, binary=event.kind == b"binary", data=event.data)
         except codec.MessageInvalid:
             hooks.tell(connection, "invalid_json", about=event)
             return None

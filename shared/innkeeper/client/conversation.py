@@ -37,6 +37,7 @@ class Conversation:
         down: The last interruption.
         room: Where it was moved last, ``kind/name``; empty while it is where it began.
         outgoing: Frames for the socket of the moment.
+        leave_within_s: In what time the edge of the moment stops, once it has said so.
     """
 
     def __init__(
@@ -48,6 +49,7 @@ class Conversation:
         self.down: Down | None = None
         self.room = ""
         self.outgoing: deque[str | bytes] = deque()
+        self.leave_within_s: float | None = None
         self._codec, self._backoff, self._tell, self._now_s = codec, backoff, tell, now_s
         self._session = Session(secrets.token_hex(16))
         self._attempts = 0
@@ -63,6 +65,7 @@ class Conversation:
 
     def begin(self) -> None:
         """Say hello on a new socket."""
+        self.leave_within_s = None
         self.outgoing.clear()
         self.outgoing.append(self._session.hello())
 
@@ -143,13 +146,18 @@ class Conversation:
             session.accept(ack)
         if (applied := words.get("applied")) is not None:
             session.apply(applied, self._now_s())
+        if isinstance(within_s := words.get("close-soon"), int | float):
+            self.leave_within_s = within_s
         if (code := words.get("error")) is not None:
-            number = words.get("n")
-            if code == "out_of_order":
-                session.refuse_from(words["expected"])
-            if number is None or session.fail(number, code):
-                detail = {key: value for key, value in words.items() if key not in ("error", "n", "at")}
-                self._tell(Problem(code, number, detail))
+            self._failed(code, words)
+
+    def _failed(self, code: str, words: dict[str, Any]) -> None:
+        number = words.get("n")
+        if code == "out_of_order":
+            self._session.refuse_from(words["expected"])
+        if number is None or self._session.fail(number, code):
+            detail = {key: value for key, value in words.items() if key not in ("error", "n", "at")}
+            self._tell(Problem(code, number, detail))
 
     def _answered(self, name: str, answer: dict[str, Any]) -> None:
         session = self._session
@@ -184,10 +192,11 @@ class Conversation:
         self._tell(Moved(room))
 
     # --- the end of a socket --------------------------------------------------------------------------------------
-    def lost(self, code: int, reason: str, *, at_once: bool = False) -> float:
+    def lost(self, code: int, reason: str, *, at_once: bool = False, least_s: float = 0.0) -> float:
         """Take the end of a socket; return how long to wait before the next, unless it is closed now.
 
-        A session that is over, or whose join a full room refused, makes place for a new one.
+        ``least_s`` is what the server asked for. A session that is over, or whose join a full room refused, makes place
+        for a new one.
         """
         answered = self._session.answered
         is_over = code == SESSION_OVER.code or (code == FULL.code and not answered)
@@ -199,6 +208,7 @@ class Conversation:
             self._attempts = 0
         self._open_at_s = 0.0
         wait_s = 0.0 if at_once or (is_over and answered) else self._backoff.wait_s(self._attempts)
+        wait_s = wait_s if at_once else max(wait_s, least_s)
         self._attempts += 1
         self.state = "down"
         self.down = Down(code, reason, wait_s, self._attempts)

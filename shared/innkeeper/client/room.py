@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+import random
 from collections.abc import AsyncIterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
@@ -26,12 +27,14 @@ log = logging.getLogger("innkeeper.client")
 ANSWER_S = 15.0  # the edge gives a join 10 s
 PING_S = 10.0  # with half of it for the answer: a frozen edge is found before a grace of 30 s ends
 CLOSE_S = 2.0
+_GOING_PART = 0.7  # of the time in which an edge stops, used to leave it
 _DROP = 3001  # any close but 1000 leaves the session alive
 _ABNORMAL = 1006
 _HTTP_RETRY = (408, 425, 429)
 _HTTP_SERVER_ERROR = 500
 _UNAUTHORIZED = 401
 _WHY_CHARACTERS = 300
+_MOST_RETRY_AFTER_S = 60.0
 _DATA = (WSMsgType.TEXT, WSMsgType.BINARY)
 
 
@@ -107,6 +110,8 @@ class Room:
         self._socket: ClientWebSocketResponse | None = None
         self._task: asyncio.Task[None] | None = None
         self._closing: set[asyncio.Task[Any]] = set()
+        self._retry_after_s = 0.0  # what a refused handshake asked for
+        self._going: asyncio.TimerHandle | None = None  # the edge of the moment stops, and this is when to leave it
 
     @property
     def url(self) -> str:
@@ -227,9 +232,10 @@ class Room:
                     http = await stack.enter_async_context(aiohttp.ClientSession())
                 while conversation.closed is None:
                     self._hurry.clear()
+                    self._retry_after_s = 0.0
                     code, reason = await self._connection(http)
                     code = self._tokens.softened(code)
-                    wait_s = conversation.lost(code, reason, at_once=self._hurry.is_set())
+                    wait_s = conversation.lost(code, reason, at_once=self._hurry.is_set(), least_s=self._retry_after_s)
                     if wait_s and conversation.closed is None:
                         with contextlib.suppress(TimeoutError):
                             async with asyncio.timeout(wait_s):
@@ -267,8 +273,12 @@ class Room:
                 or error.status in _HTTP_RETRY
                 or (self._conversation.was_answered and (error.status != _UNAUTHORIZED or self._tokens.can_renew))
             )
-            why = error.headers.get(REFUSAL_HEADER, "")[:_WHY_CHARACTERS] if error.headers else ""
-            answer = f"HTTP {error.status} {why}".rstrip()
+            why, wanted = (
+                error.headers.get(name, "") if error.headers else "" for name in (REFUSAL_HEADER, "Retry-After")
+            )
+            if wanted.isdecimal():
+                self._retry_after_s = min(float(wanted), _MOST_RETRY_AFTER_S)
+            answer = f"HTTP {error.status} {why[:_WHY_CHARACTERS]}".rstrip()
             return _ABNORMAL if retry else PROTOCOL_ERROR.code, f"the handshake was answered with {answer}"
         except FrameInvalid as error:
             return PROTOCOL_ERROR.code, f"the server broke {SUBPROTOCOL}: {error}"
@@ -290,6 +300,10 @@ class Room:
                     return socket.close_code or _ABNORMAL, str(message.extra or "")
                 self._conversation.heard(message.data)
                 self._written.set()
+                if (within_s := self._conversation.leave_within_s) is not None and self._going is None:
+                    # At a moment of its own: so that not all of an edge's clients come at once.
+                    wait_s = random.uniform(0, _GOING_PART * within_s)  # noqa: S311 - no secret
+                    self._going = asyncio.get_running_loop().call_later(wait_s, self.reconnect)
                 if self._conversation.state == "open":
                     deadline.reschedule(None)
                     self._settled.set()
@@ -299,6 +313,9 @@ class Room:
             await socket.close(code=NORMAL.code)
             return SESSION_OVER.code, "the room forgot messages that are not kept any more"
         finally:
+            if self._going is not None:
+                self._going.cancel()
+                self._going = None
             for task in (writer, renewing):
                 task.cancel()
             await asyncio.gather(writer, renewing, return_exceptions=True)

@@ -122,7 +122,9 @@ class House:
         )
         address = ["--host", plan.host, "--port", str(plan.port), "--reuse-port"]
         page = ["--page", *(("--page-file", str(plan.page_file)) if plan.page_file else ())]
-        edge = self._keep("edge", [*plan.command, "edge", *address, "--auth", "none", *page], environment)
+        edge = self._keep(
+            "edge", [*plan.command, "edge", *address, "--auth", "none", "--drain-s", "0", *page], environment
+        )
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(worker.start())

@@ -25,6 +25,7 @@ def run_processes(
     *,
     command: Sequence[str] = INNKEEPER_COMMAND,
     backoff: Backoff | None = None,
+    grace_s: float = STOP_GRACE_S,
 ) -> int:
     """Run several processes of one role until SIGTERM or SIGINT; return the exit code.
 
@@ -37,6 +38,7 @@ def run_processes(
         count: Children, at least 1.
         command: What the arguments are given to.
         backoff: The waits after crashes.
+        grace_s: How long a child may take to end after SIGTERM.
 
     Returns:
         0 after a stop that was asked for; the exit code of a child that did not get ready at the first start.
@@ -48,7 +50,7 @@ def run_processes(
         Program(name=f"{role} {number}", arguments=[*command, *arguments], environment={PROCESSES_VARIABLE: "1"})
         for number in range(1, count + 1)
     ]
-    keepers = [Keeper(program, backoff=backoff, grace_s=STOP_GRACE_S) for program in programs]
+    keepers = [Keeper(program, backoff=backoff, grace_s=grace_s) for program in programs]
     return asyncio.run(_supervise(role, keepers))
 
 

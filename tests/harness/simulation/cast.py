@@ -16,6 +16,7 @@ from innkeeper.redis_client import Connect
 from innkeeper.room import Room
 from innkeeper.topology import Where
 from innkeeper_edge.app import Site
+from innkeeper_edge.drain import drain
 from innkeeper_edge.edge import Edge
 from innkeeper_workers import cli as worker_cli
 from innkeeper_workers.fleet import Fleet
@@ -169,7 +170,7 @@ async def _serve_edge(role: EdgeRole) -> int:
     done, _ = await asyncio.wait({waiting, *edge.duties}, return_when=asyncio.FIRST_COMPLETED)
     if waiting not in done:
         return 1
-    await edge.drain(_EDGE_DRAIN_S)
+    await drain(edge, window_s=0, grace_s=_EDGE_DRAIN_S)
     await edge.close()
     return 0
 

@@ -353,8 +353,38 @@ test("an output that is not JSON is told as an error, and the place moves on", (
   assert.equal(world.socket.hello.last, "12-77");
 });
 
+test("an edge that stops is left at a moment of the client's own, and the session goes on elsewhere", () => {
+  world.random = 0.5;
+  const { room, of } = live();
+  const first = world.socket;
+  room.send("kept");
+  first.say({ "close-soon": 10 });
+  world.pass(3400);
+  assert.deepEqual([room.state, first.closedWith], ["open", null]);
+  world.pass(200);
+  assert.equal(first.closedWith, 3001);
+  assert.deepEqual(of("down").map(({ code, waitMs }) => [code, waitMs]), [[1012, 0]]);
+  world.socket.open().say({ resumed: { conn: "c-1", at: "10-77", accepted: 0 } });
+  assert.deepEqual([room.state, world.socket.messages], ["open", ['1 "kept"']]);
+  world.pass(10000);
+  assert.equal(world.sockets.length, 2);
+});
+
+test("an edge that is gone before the moment comes is not left twice", () => {
+  world.random = 0.9;
+  const { room } = live();
+  world.socket.say({ "close-soon": 10 });
+  again(1012);
+  world.socket.say({ resumed: { conn: "c-1", at: "10-77", accepted: 0, beat: 20 } });
+  world.pass(10000);
+  assert.deepEqual([room.state, world.sockets.length], ["open", 2]);
+  world.socket.say({ "close-soon": 10 });
+  room.close();
+  assert.equal(world.timerCount, 0);
+});
+
 test("words and fields of later versions are ignored", () => {
   const { room } = live();
-  world.socket.say({ "close-soon": 5 }, { ack: 0, later: true });
+  world.socket.say({ later: 5 }, { ack: 0, later: true });
   assert.equal(room.state, "open");
 });

@@ -172,6 +172,12 @@ async def thumbs(room: RoomHarness) -> None:
     assert (await room.request("GET", "/last")).status == 204
 
 
+async def office(room: RoomHarness) -> None:
+    """Let one in, and one not."""
+    ann, mallory = await room.join("ann"), await room.join("mallory")
+    assert (ann.is_open, mallory.closed) == (True, (4403, "refused"))
+
+
 PLAYS: dict[str, Play] = {
     "Counter": says("x", {"count": 1, "by": "ann"}),
     "Chat": says({"text": "hi"}, {"from": "ann", "text": "hi"}),
@@ -187,6 +193,7 @@ PLAYS: dict[str, Play] = {
     "Thumbs": thumbs,
     "Forgetful": says("x", 1),
     "Careful": says("x", 1),
+    "Office": office,
 }
 """What happens to each room of the pages."""
 

@@ -35,6 +35,7 @@ class FakeRoom:
         self.keys = room_keys(self.address)
         self.edge = self.ingress = self.link = self
         self.loop = asyncio.get_running_loop()
+        self.talkers: list[Any] = []
         self.chain = None
         self.kinds = {"hall": Kind("json", 60, 10)}
         self.ready = asyncio.Event()

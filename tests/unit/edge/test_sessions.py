@@ -59,6 +59,7 @@ class FakeFeed:
         self.keys = room_keys(self.address)
         self.edge = self.ingress = self.link = self
         self.loop = asyncio.get_running_loop()
+        self.talkers: list[Any] = []
         self.chain: Chain | None = None
         self.queue: list[PushEvent] = []
         self.tasks: list[asyncio.Task[None]] = []

@@ -137,6 +137,7 @@ class FakeEdge:
 
     def __init__(self) -> None:
         self.loop = asyncio.get_running_loop()
+        self.talkers: list[Any] = []
         self.said: list[tuple[str, bytes]] = []
 
     def take(self, feed: object, member: Member, kind: str, data: bytes) -> None:

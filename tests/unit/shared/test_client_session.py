@@ -343,7 +343,7 @@ def test_an_output_before_the_answer_is_refused() -> None:
 def test_an_output_that_is_not_json_is_told_and_passed() -> None:
     """The place moves on with it."""
     talk = Talk().live()
-    talk.hear("11 {", "12 1", {"close-soon": 5})
+    talk.hear("11 {", "12 1", {"later": 5})
     assert talk.of(Problem) == [Problem("not_json", None, {"seq": 11, "payload": b"{"})]
     assert talk.again()["last"] == "12-77"
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from innkeeper.codec import MessageInvalid, decode, encode
+from innkeeper.codec import MessageInvalid, decode, decode_message, encode
 from innkeeper.errors import OutputInvalid
 
 
@@ -56,3 +56,47 @@ def test_what_cannot_be_sent(codec: str, value: Any) -> None:
     """A value the codec cannot send is an error in the hook that sends it; the text says why."""
     with pytest.raises(OutputInvalid, match=r"JSON|raw room"):
         encode(codec, value)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[" * 33 + "]" * 33,
+        '{"a":' * 33 + "1" + "}" * 33,
+        "[" * 1_000 + "]" * 1_000,
+        "[" * 30_000 + "]" * 30_000,
+        "{" + ",".join(f'"{n}":1' for n in range(1_001)) + "}",
+        '[{"x":{' + ",".join(f'"{n}":1' for n in range(1_001)) + "}}]",
+        "NaN",
+        "[Infinity]",
+        "-Infinity",
+    ],
+    ids=lambda text: f"{text[:9]} {len(text)}",
+)
+def test_json_from_outside_has_its_limits(text: str) -> None:
+    """Nesting and objects beyond any use, and numbers that are none, are refused as what they are: no message."""
+    with pytest.raises(MessageInvalid):
+        decode_message("json", binary=False, data=text.encode())
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[" * 32 + "]" * 32,
+        '{"a":' * 32 + "1" + "}" * 32,
+        "{" + ",".join(f'"{n}":1' for n in range(1_000)) + "}",
+        "[" + ",".join('{"a":{"b":[]}}' for _ in range(2_000)) + "]",
+        '"' + "[{:" * 5_000 + '"',
+    ],
+    ids=lambda text: f"{text[:9]} {len(text)}",
+)
+def test_large_json_within_the_limits_is_taken(text: str) -> None:
+    """What is long, or full of brackets in its texts, is not deep."""
+    assert decode_message("json", binary=False, data=text.encode()) == decode("json", binary=False, data=text.encode())
+
+
+def test_other_codecs_know_no_depth() -> None:
+    """Bytes and raw texts are what they are."""
+    deep = b"[" * 500
+    assert decode_message("json", binary=True, data=deep) == deep
+    assert decode_message("raw", binary=False, data=deep) == deep.decode()
