@@ -232,6 +232,7 @@ async def test_several_poison_rooms_at_once(house: House) -> None:
 
 async def storm(folder: Path, kills: int, *, rooms: int, seed: int) -> None:
     """SIGKILL random workers under load; nothing may be blamed, lost, doubled or reordered."""
+    print(f"\nkill storm: seed {seed}")  # also where it fails
     rng = random.Random(seed)
     async with House(folder, edges=1, workers=3, target=TARGET) as house:
         bystanders = Bystanders(house, rooms)

@@ -34,7 +34,7 @@ def size_of(file: Path) -> int:
 
 
 async def test_what_is_answered_is_in_the_file() -> None:
-    """With ``always`` the bytes of every accepted event and of every published output are in the file by then."""
+    """With ``always`` the bytes of every accepted event and of every published output are in the file, and synced."""
     valkey = Valkey(persist=True)
     link = Link(connector(valkey.url, timeout_s=5), timeout_s=5, name="test")
     listener = Listener(connector(valkey.url, timeout_s=5))
@@ -48,6 +48,7 @@ async def test_what_is_answered_is_in_the_file() -> None:
         for n in range(50):
             await room.push(text(data=b"event-%d." % n))
             sizes.append((b"event-%d." % n, size_of(aof)))
+            assert await link.call("WAITAOF", "1", "0", "1") == [1, 0], "it is written, but not synced"
             turn = turn_of((await room.ids())[-1:], outputs=[(b"text *", b"output-%d." % n)])
             committing = asyncio.create_task(room.commit(claimed, n, turn))
             assert (await listener.batches(n + 1))[-1].last == n + 1

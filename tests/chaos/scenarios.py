@@ -74,7 +74,7 @@ SCENARIOS = {
             name="kills",
             seconds=590,
             lanes=(Lane(choices=((faults.kill, 1),), pause_s=(0.2, 0.6), most=1000),),
-            must_bite={"worker kills": 1, "edge kills": 1, "rooms taken over": 1, "edges found silent": 1},
+            must_bite={"worker kills": 500, "edge kills": 300, "rooms taken over": 1, "edges found silent": 1},
         ),
         Scenario(
             name="freeze",
@@ -86,7 +86,7 @@ SCENARIOS = {
                 *(Lane(choices=((faults.freeze_worker, 1),), pause_s=(0.2, 1), most=35) for _ in range(4)),
                 *(Lane(choices=((faults.freeze_edge, 1),), pause_s=(0.2, 1), most=30) for _ in range(2)),
             ),
-            must_bite={"worker freezes": 1, "edge freezes": 1, "rooms taken over": 1, "commits refused": 1,
+            must_bite={"worker freezes": 130, "edge freezes": 50, "rooms taken over": 1, "commits refused": 1,
                        "incarnations ended": 1},
         ),
         Scenario(
@@ -96,7 +96,7 @@ SCENARIOS = {
             clients=1,
             rate_hz=1000,
             lanes=(Lane(choices=((faults.roll_workers, 1),), pause_s=(2, 3), most=10),),
-            must_bite={"rolling restarts": 1},
+            must_bite={"rolling restarts": 10},
             most={"handover_p99_ms": 100, "handover_max_ms": 500},
             may_end=frozenset(),
         ),
@@ -105,14 +105,14 @@ SCENARIOS = {
             seconds=400,
             appendfsync="always",  # everysec may hold writes back while the disk is busy, then a kill loses them
             lanes=(Lane(choices=((faults.kill_redis, 1),), pause_s=(1.5, 3), most=50),),
-            must_bite={"Redis kills": 1, "pushes sent again": 1},
+            must_bite={"Redis kills": 50, "pushes sent again": 1},
             may_end=frozenset(),
         ),
         Scenario(
             name="pubsub",
             seconds=600,
             lanes=(Lane(choices=((faults.kill_pubsub, 1),), pause_s=(0.2, 0.2)),),
-            must_bite={"pub/sub kills": 1, "pub/sub connections cut": 1},
+            must_bite={"pub/sub kills": 2500, "pub/sub connections cut": 2500},
             may_end=frozenset(),
         ),
         Scenario(
@@ -157,7 +157,8 @@ SCENARIOS = {
             ),
             must_bite={"worker kills": 1, "edge kills": 1, "worker freezes": 1, "Redis kills": 1, "pub/sub kills": 1,
                        "Redis sleeps": 1, "memory full": 1, "functions flushed": 1, "replies dropped": 1,
-                       "pieces held": 1, "rolling restarts": 1, "rooms taken over": 1},
+                       "pieces held": 1, "pieces delayed": 1, "cuts": 1, "half-closes": 1, "worker partitions": 1,
+                       "edge partitions": 1, "rolling restarts": 1, "rooms taken over": 1},
         ),
         Scenario(
             name="quick",
@@ -185,7 +186,12 @@ SCENARIOS = {
 
 
 def scaled(scenario: Scenario, *, seconds: float, rooms: int = 0, rate_hz: float = 0.0) -> Scenario:
-    """Return a scenario made shorter, or smaller."""
+    """Return a scenario made shorter, or smaller; of a shorter one as much less must bite."""
+    share = min(1.0, seconds / scenario.seconds)
     return dataclasses.replace(
-        scenario, seconds=seconds, rooms=rooms or scenario.rooms, rate_hz=rate_hz or scenario.rate_hz
+        scenario,
+        seconds=seconds,
+        rooms=rooms or scenario.rooms,
+        rate_hz=rate_hz or scenario.rate_hz,
+        must_bite={name: max(1, int(least * share)) for name, least in scenario.must_bite.items()},
     )

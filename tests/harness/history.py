@@ -66,7 +66,7 @@ class Socket:
         is_open: Whether it stayed open through the quiet at the end.
         accepted: Messages known to be accepted by other means: 1 … accepted must be applied.
         lossy: The history was cut back while it was open (data lost, flushed, a failover): what it sent may be gone,
-            and so may what it was shown, but then it must not stay open.
+            and so may what it was shown, but then it must not stay open: an open one has lost nothing.
     """
 
     sender: str
@@ -181,7 +181,7 @@ class _RoomCheck:
             return
         if invented := [number for number in once if not 1 <= number <= socket.sent]:
             self._note(Kind.DIFFERENT_STATE, f"{sender} sent 1 … {socket.sent}, applied was {_cut(invented)}")
-        if socket.lossy:
+        if socket.lossy and not socket.is_open:
             return
         due = max([socket.accepted, *once, socket.sent if socket.is_open else 0])
         if missing := sorted(set(range(1, due + 1)) - set(once)):

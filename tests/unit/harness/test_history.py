@@ -114,6 +114,12 @@ def lost_in_the_middle(f: Forgery) -> None:
     f.drop(7)
 
 
+def lost_by_a_flush_and_not_told(f: Forgery) -> None:
+    """A flush took a message back, and the socket that had sent it was not closed."""
+    f.sockets["ann"].lossy = True
+    f.sockets["ann"].sent = 4
+
+
 def lost_although_accepted(f: Forgery) -> None:
     """A message known to be accepted was not applied."""
     f.sockets["cut"].accepted = 3
@@ -315,6 +321,7 @@ def put_aside(f: Forgery) -> None:
 
 FORGERIES: list[tuple[Kind, Callable[[Forgery], None]]] = [
     *((Kind.LOST, f) for f in (lost_of_an_open_socket, lost_in_the_middle, lost_although_accepted, lost_join, backlog)),
+    (Kind.LOST, lost_by_a_flush_and_not_told),
     *((Kind.DUPLICATED, f) for f in (applied_twice, applied_again_late, joined_twice, delivered_twice, repeated_late)),
     *((Kind.REORDERED, f) for f in (applied_in_another_order, delivered_in_another_order)),
     *((Kind.HOLE, f) for f in (hole_in_the_middle, hole_of_a_cut_socket, hole_at_the_end, hole_at_the_beginning)),
