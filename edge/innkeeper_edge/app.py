@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from aiohttp import WSMsgType, web
 
 from innkeeper.address import Address
-from innkeeper.close_codes import BAD_FRAME, UNAVAILABLE, CloseCode
+from innkeeper.close_codes import BAD_FRAME, REFUSAL_HEADER, UNAVAILABLE, CloseCode
 from innkeeper_edge import handshake, requests
 from innkeeper_edge.auth import FORBIDDEN, Grant
 from innkeeper_edge.client_file import ClientFile
@@ -52,6 +52,7 @@ class Site:
     def make_app(self) -> web.Application:
         """Return the application with all routes."""
         app = web.Application()
+        app.on_response_prepare.append(self._count_refusal)
         app.router.add_route("*", handshake.ROOM_ROUTE, self.room)
         app.router.add_get("/healthz", self.health)
         app.router.add_get("/innkeeper.js", ClientFile().answer)
@@ -64,6 +65,10 @@ class Site:
             if files.is_dir():
                 app.router.add_static("/files/", files)
         return app
+
+    async def _count_refusal(self, request: web.Request, response: web.StreamResponse) -> None:  # noqa: ARG002 - aiohttp's signature
+        if why := response.headers.get(REFUSAL_HEADER):
+            self._edge.meters.rejections[why.partition(":")[0]] += 1
 
     async def health(self, request: web.Request) -> web.Response:  # noqa: ARG002 - aiohttp's signature
         """Answer 200 once Redis was reached and the kinds are known, else 503."""
@@ -120,6 +125,7 @@ class Site:
             if member is not None:
                 member.grant = grant
                 await self._live(address, member, socket, guarded)
+        self._edge.meters.closes[guarded.closing_code or 0] += 1
         if guarded.closing_code is not None:
             await guarded.wait_closed()
         return socket

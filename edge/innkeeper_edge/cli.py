@@ -15,12 +15,15 @@ from innkeeper.boot import check_redis, run_role, set_up_logs, stop_asked
 from innkeeper.durability import Durability
 from innkeeper.errors import PortTaken
 from innkeeper.lease import DEFAULT_TIMES
+from innkeeper.ops import NO_OPS, OpsSettings, ops_options
+from innkeeper.ops.listener import Listener
 from innkeeper.options import durability_option, log_level_option, redis_option, without_password
 from innkeeper.supervise import announce_ready, follow_parent, reserve_port, run_processes
 from innkeeper_edge.app import Site
 from innkeeper_edge.auth import Anybody, Authenticator
 from innkeeper_edge.auth.options import auth_options, take_options
 from innkeeper_edge.edge import Edge
+from innkeeper_edge.metrics import EdgeSource
 
 log = logging.getLogger("innkeeper.edge")
 
@@ -48,17 +51,18 @@ _HEADER_S = 10.0
 )
 @click.option("--processes", envvar="INNKEEPER_PROCESSES", type=click.IntRange(1), default=1, help="Edge processes.")
 @click.option("--reuse-port", is_flag=True, hidden=True)
+@ops_options()
 @log_level_option()
 def edge(  # noqa: PLR0917 - click passes them by name
     redis: str, durability: str, host: str, port: int, origins: tuple[str, ...], page: bool, page_file: Path | None,
-    processes: int, reuse_port: bool, log_level: str, **given: Any,
+    processes: int, reuse_port: bool, log_level: str, ops: OpsSettings, **given: Any,
 ) -> None:  # fmt: skip
     """Serve WebSockets at ws://HOST:PORT/parties/{kind}/{name}."""
     set_up_logs(log_level)
     auth = take_options(given)
     authenticator = auth.authenticator()
     if processes > 1:
-        with reserve_port(host, port) as held:
+        with reserve_port(host, port) as held, ops.for_children(processes) as environments:
             os.environ["INNKEEPER_REDIS"] = redis  # not as an argument: a password would show in ps
             arguments = ["edge", "--host", host, "--port", str(held.getsockname()[1])]
             arguments += [
@@ -75,7 +79,7 @@ def edge(  # noqa: PLR0917 - click passes them by name
             for origin in origins:
                 arguments += ["--origin", origin]
             click.echo(f"innkeeper edge listens on http://{host}:{held.getsockname()[1]}/", err=True)
-            sys.exit(run_processes(arguments, processes))
+            sys.exit(run_processes(arguments, processes, environments=environments))
     follow_parent()
     mode = Durability(durability)
     allowed = frozenset(origins)
@@ -88,6 +92,7 @@ def edge(  # noqa: PLR0917 - click passes them by name
                 durability=mode,
                 authenticator=authenticator,
                 reuse_port=reuse_port,
+                ops=ops,
                 make_site=lambda edge: Site(edge, origins=allowed, page=page, page_file=page_file),
             )
         )
@@ -103,6 +108,7 @@ async def serve(
     authenticator: Authenticator,
     reuse_port: bool,
     make_site: Callable[[Edge], Site],
+    ops: OpsSettings = NO_OPS,
 ) -> int:
     """Serve sockets until SIGTERM or SIGINT, then close them all with 1012."""
     stop = stop_asked()
@@ -117,6 +123,7 @@ async def serve(
         log.warning("--auth none: anybody who reaches this edge may enter every room, under any name")
     await authenticator.open()
     edge = Edge(where, times, durability, authenticator)
+    shown = Listener(ops, EdgeSource(edge))
     runner = web.AppRunner(
         make_site(edge).make_app(),
         access_log=None,
@@ -134,11 +141,12 @@ async def serve(
             raise PortTaken(f"cannot listen on {host}:{port}: {error.strerror or error}") from None
         bound = _bound_port(runner)
         log.info("edge %s listens on http://%s:%d/", edge.incarnation, host, bound)
+        await shown.start()
         waiting = asyncio.create_task(stop.wait())
         readying = asyncio.create_task(edge.ready.wait())
         await asyncio.wait({waiting, readying}, return_when=asyncio.FIRST_COMPLETED)
         if readying.done():
-            announce_ready(port=bound)
+            announce_ready(port=bound, ops_port=shown.port)
         done, _ = await asyncio.wait({waiting, *edge.duties}, return_when=asyncio.FIRST_COMPLETED)
         readying.cancel()
         if waiting not in done:
@@ -150,6 +158,7 @@ async def serve(
         await runner.cleanup()
         await edge.close()
         await authenticator.close()
+        await shown.close()
     log.info("edge %s ended", edge.incarnation)
     return 0
 

@@ -4,7 +4,7 @@ import asyncio
 import logging
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from innkeeper.supervise.child import BootFailed, Program
 from innkeeper.supervise.keeper import Backoff, Keeper
@@ -25,6 +25,7 @@ def run_processes(
     *,
     command: Sequence[str] = INNKEEPER_COMMAND,
     backoff: Backoff | None = None,
+    environments: Sequence[Mapping[str, str]] = (),
 ) -> int:
     """Run several processes of one role until SIGTERM or SIGINT; return the exit code.
 
@@ -37,6 +38,7 @@ def run_processes(
         count: Children, at least 1.
         command: What the arguments are given to.
         backoff: The waits after crashes.
+        environments: Added to that of each child; as many as children, or none.
 
     Returns:
         0 after a stop that was asked for; the exit code of a child that did not get ready at the first start.
@@ -45,8 +47,12 @@ def run_processes(
     role = arguments[0]
     programs = [
         # Not the user's number, or each child would become the parent of as many.
-        Program(name=f"{role} {number}", arguments=[*command, *arguments], environment={PROCESSES_VARIABLE: "1"})
-        for number in range(1, count + 1)
+        Program(
+            name=f"{role} {number}",
+            arguments=[*command, *arguments],
+            environment={PROCESSES_VARIABLE: "1", **added},
+        )
+        for number, added in enumerate(environments or [{}] * count, 1)
     ]
     keepers = [Keeper(program, backoff=backoff, grace_s=STOP_GRACE_S) for program in programs]
     return asyncio.run(_supervise(role, keepers))
