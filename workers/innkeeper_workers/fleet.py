@@ -27,6 +27,7 @@ from innkeeper.waking import wake
 from innkeeper.wire import read_news, sendable
 from innkeeper_workers.jobs.desk import Desk
 from innkeeper_workers.owner import Owner
+from innkeeper_workers.reaping import reap_unknown_edges
 from innkeeper_workers.setbacks import Setbacks
 from innkeeper_workers.stage import Stage
 from innkeeper_workers.wakes import WakeQueues
@@ -242,7 +243,7 @@ class Fleet:
             await self.link.call("SREM", keys.worker_rooms(self.incarnation), str(address))
             return
         await self.bells.subscribe(room.bell)
-        await self._reap_unknown_edges(room, answer)
+        await reap_unknown_edges(self.link, room, answer)
         self.meters.claimed(answer, is_own=cut is not None)
         room_class = self.rooms[address.kind]
         self._own(
@@ -306,17 +307,6 @@ class Fleet:
                 return None
             held = answer
         return None
-
-    async def _reap_unknown_edges(self, room: RoomKeys, claimed: Claimed) -> None:
-        """Let members leave whose edge is gone from the registry (a member that a rollback brought back)."""
-        edges = sorted({orjson.loads(row)["edge"] for row in claimed.members.values()})
-        if not edges:
-            return
-        scores = await self.link.send([("ZSCORE", keys.EDGES, edge) for edge in edges])
-        gone = [edge for edge, score in zip(edges, scores, strict=True) if score is None]
-        if gone:
-            log.info("%d edge(s) of members are gone, their members leave", len(gone))
-            await self.link.send([functions.reap_edge(room, edge=edge) for edge in gone])
 
     # --- owning ---------------------------------------------------------------------------------------------------
     def _own(self, owner: Owner) -> None:
