@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING
 from aiohttp import WSMsgType, web
 
 from innkeeper.address import Address
-from innkeeper.close_codes import BAD_FRAME, DRAINING, NOT_READY, RESTARTING, UNAVAILABLE, CloseCode
+from innkeeper.close_codes import (
+    BAD_FRAME,
+    DRAINING,
+    NOT_READY,
+    REFUSAL_HEADER,
+    RESTARTING,
+    UNAVAILABLE,
+    CloseCode,
+)
 from innkeeper_edge import handshake, requests
 from innkeeper_edge.admission import Admission
 from innkeeper_edge.auth import FORBIDDEN, Grant
@@ -54,6 +62,7 @@ class Site:
     def make_app(self) -> web.Application:
         """Return the application with all routes."""
         app = web.Application()
+        app.on_response_prepare.append(self._count_refusal)
         app.router.add_route("*", handshake.ROOM_ROUTE, self.room)
         app.router.add_get("/healthz", self.health)
         app.router.add_get("/innkeeper.js", ClientFile().answer)
@@ -66,6 +75,10 @@ class Site:
             if files.is_dir():
                 app.router.add_static("/files/", files)
         return app
+
+    async def _count_refusal(self, request: web.Request, response: web.StreamResponse) -> None:  # noqa: ARG002 - aiohttp's signature
+        if why := response.headers.get(REFUSAL_HEADER):
+            self._edge.meters.rejections[why.partition(":")[0]] += 1
 
     async def health(self, request: web.Request) -> web.Response:  # noqa: ARG002 - aiohttp's signature
         """Answer 200 once Redis was reached and the kinds are known, else 503."""
@@ -137,6 +150,7 @@ class Site:
             elif member is not None:
                 member.grant = grant
                 await self._live(address, member, socket, guarded)
+        self._edge.meters.closes[guarded.closing_code or 0] += 1
         if guarded.closing_code is not None:
             await guarded.wait_closed()
         return socket

@@ -77,6 +77,7 @@ class Calls:
                 await edge.registered()
                 await feed.opened()
                 feed.fanout.calls[call.id.encode()] = call
+                edge.meters.requests += 1
                 edge.ingress.add(feed, PushEvent("request", call.id, request.encode()), call)
                 return await call.wait()
         except TimeoutError:

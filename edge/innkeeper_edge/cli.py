@@ -15,6 +15,8 @@ from innkeeper.boot import check_redis, run_role, set_up_logs, stop_asked
 from innkeeper.durability import Durability
 from innkeeper.errors import PortTaken
 from innkeeper.lease import DEFAULT_TIMES
+from innkeeper.ops import NO_OPS, OpsSettings, ops_options
+from innkeeper.ops.listener import Listener
 from innkeeper.options import durability_option, log_level_option, redis_option, without_password
 from innkeeper.supervise import announce_ready, follow_parent, reserve_port, run_processes
 from innkeeper.supervise.pool import STOP_GRACE_S
@@ -24,6 +26,7 @@ from innkeeper_edge.auth.options import auth_options, take_options
 from innkeeper_edge.drain import drain
 from innkeeper_edge.edge import Edge
 from innkeeper_edge.limits import Limits, allow_open_files, limit_options
+from innkeeper_edge.metrics import EdgeSource
 
 log = logging.getLogger("innkeeper.edge")
 
@@ -51,18 +54,19 @@ _END_S = 10.0  # for all that follows the window
 )
 @click.option("--processes", envvar="INNKEEPER_PROCESSES", type=click.IntRange(1), default=1, help="Edge processes.")
 @click.option("--reuse-port", is_flag=True, hidden=True)
+@ops_options()
 @log_level_option()
 @limit_options
 def edge(  # noqa: PLR0917 - click passes them by name
     redis: str, durability: str, host: str, port: int, origins: tuple[str, ...], page: bool, page_file: Path | None,
-    processes: int, reuse_port: bool, log_level: str, limits: Limits, **given: Any,
+    processes: int, reuse_port: bool, log_level: str, limits: Limits, ops: OpsSettings, **given: Any,
 ) -> None:  # fmt: skip
     """Serve WebSockets at ws://HOST:PORT/parties/{kind}/{name}."""
     set_up_logs(log_level)
     auth = take_options(given)
     authenticator = auth.authenticator()
     if processes > 1:
-        with reserve_port(host, port) as held:
+        with reserve_port(host, port) as held, ops.for_children(processes) as environments:
             os.environ["INNKEEPER_REDIS"] = redis  # not as an argument: a password would show in ps
             arguments = ["edge", "--host", host, "--port", str(held.getsockname()[1])]
             arguments += [
@@ -80,7 +84,8 @@ def edge(  # noqa: PLR0917 - click passes them by name
             for origin in origins:
                 arguments += ["--origin", origin]
             click.echo(f"innkeeper edge listens on http://{host}:{held.getsockname()[1]}/", err=True)
-            sys.exit(run_processes(arguments, processes, grace_s=max(STOP_GRACE_S, limits.drain_s + _END_S)))
+            grace_s = max(STOP_GRACE_S, limits.drain_s + _END_S)
+            sys.exit(run_processes(arguments, processes, grace_s=grace_s, environments=environments))
     follow_parent(grace_s=limits.drain_s + _END_S)
     mode = Durability(durability)
     allowed = frozenset(origins)
@@ -94,6 +99,7 @@ def edge(  # noqa: PLR0917 - click passes them by name
                 authenticator=authenticator,
                 reuse_port=reuse_port,
                 limits=limits,
+                ops=ops,
                 make_site=lambda edge: Site(edge, origins=allowed, page=page, page_file=page_file),
             )
         )
@@ -110,6 +116,7 @@ async def serve(
     reuse_port: bool,
     limits: Limits,
     make_site: Callable[[Edge], Site],
+    ops: OpsSettings = NO_OPS,
 ) -> int:
     """Serve sockets until SIGTERM or SIGINT, then send them away over a while."""
     stop = stop_asked()
@@ -125,6 +132,7 @@ async def serve(
     await authenticator.open()
     allow_open_files(limits)
     edge = Edge(where, times, durability, limits, authenticator)
+    shown = Listener(ops, EdgeSource(edge))
     runner = web.AppRunner(
         make_site(edge).make_app(),
         access_log=None,
@@ -136,17 +144,14 @@ async def serve(
     await runner.setup()
     try:
         listener = web.TCPSite(runner, host, port, reuse_port=reuse_port or None, backlog=1024)
-        try:
-            await listener.start()
-        except OSError as error:
-            raise PortTaken(f"cannot listen on {host}:{port}: {error.strerror or error}") from None
-        bound = _bound_port(runner)
+        bound = await _listen(runner, listener, f"{host}:{port}")
         log.info("edge %s listens on http://%s:%d/", edge.incarnation, host, bound)
+        await shown.start()
         waiting = asyncio.create_task(stop.wait())
         readying = asyncio.create_task(edge.ready.wait())
         await asyncio.wait({waiting, readying}, return_when=asyncio.FIRST_COMPLETED)
         if readying.done():
-            announce_ready(port=bound)
+            announce_ready(port=bound, ops_port=shown.port)
         done, _ = await asyncio.wait({waiting, *edge.duties}, return_when=asyncio.FIRST_COMPLETED)
         readying.cancel()
         if waiting not in done:
@@ -161,10 +166,20 @@ async def serve(
         await runner.cleanup()
         await edge.close()
         await authenticator.close()
+        await shown.close()
     log.info("edge %s ended", edge.incarnation)
     return 0
 
 
-def _bound_port(runner: web.AppRunner) -> int:
+async def _listen(runner: web.AppRunner, listener: web.TCPSite, where: str) -> int:
+    """Start to listen; return the port.
+
+    Raises:
+        PortTaken: It cannot be had.
+    """
+    try:
+        await listener.start()
+    except OSError as error:
+        raise PortTaken(f"cannot listen on {where}: {error.strerror or error}") from None
     addresses = [address for address in runner.addresses if isinstance(address, tuple)]
     return int(addresses[0][1])

@@ -17,6 +17,7 @@ from innkeeper.functions import PushEvent
 from innkeeper.keys import room_keys
 from innkeeper.lease import DEFAULT_TIMES, LeaseTimes
 from innkeeper.memory import Thrift
+from innkeeper.meters import EdgeMeters
 from innkeeper.topology import Commands, Subscriptions, Where, open_link, open_subscriber
 from innkeeper_edge.auth import Anybody, Authenticator
 from innkeeper_edge.calls import Calls
@@ -75,7 +76,9 @@ class Edge:
         self.draining = False
         self.talkers: list[Member] = []
         self.incarnation = _new_incarnation()
+        self.meters = EdgeMeters()
         self.heartbeat_ms = 0
+        self.heard_at_s = 0.0  # when Redis last answered a heartbeat, by the loop's clock
         self.kinds: dict[str, Kind] = {}
         self.subscriber: Subscriptions = open_subscriber(
             where, on_message=self._on_message, on_fresh=self._on_fresh, name="outputs"
@@ -95,6 +98,7 @@ class Edge:
         self.fill_count = 0
         self.thrift = Thrift()
         self.resync_count = 0
+        self.ownerless: dict[Address, float] = {}  # rooms with backlog and no owner, and since when they were seen
         self.ready = asyncio.Event()
         self.feeds: dict[Address, Feed] = {}
         self._by_channel: dict[bytes, Feed] = {}
@@ -130,6 +134,7 @@ class Edge:
     def count_resync(self, sockets: int) -> None:
         """Count a room whose history was cut, here and where operators find it."""
         self.resync_count += 1
+        self.meters.resynced_sockets += sockets
         self.spawn(self._count({"resyncs": 1, "resynced_sockets": sockets}))
 
     async def _count(self, counts: dict[str, int]) -> None:
@@ -161,6 +166,7 @@ class Edge:
             raise
         member.pushed = True
         self.thrift.count()
+        self.meters.joins += 1
         self.ingress.add(feed, member.join_event(member.grant.user), member)
         return feed
 
@@ -191,6 +197,7 @@ class Edge:
         if not member.pushed:
             return
         member.took(len(data))
+        self.meters.messages_in += 1
         self.ingress.add(feed, PushEvent(kind, member.id, bytes(data)), member)
 
     def leave(self, feed: Feed, member: Member) -> None:
@@ -302,6 +309,7 @@ class Edge:
         incarnation = self.incarnation
         command = functions.heartbeat(keys.EDGES, incarnation=incarnation, first=not self._registered.is_set())
         alive, self.heartbeat_ms = functions.read_heartbeat((await self.link.send((command,)))[0])
+        self.heard_at_s = self.loop.time()
         if incarnation != self.incarnation:
             return  # the answer is about a past life
         if alive:

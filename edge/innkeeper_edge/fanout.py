@@ -3,6 +3,7 @@
 import logging
 from typing import TYPE_CHECKING
 
+from innkeeper.meters import EdgeMeters
 from innkeeper.wire import BINARY_TO_ALL, TEXT_TO_ALL, addressed, read_close
 from innkeeper_edge.frames import encode_binary, encode_text
 from innkeeper_edge.member import Member
@@ -22,9 +23,11 @@ class Fanout:
 
     Attributes:
         calls: The requests that wait for their answers, by id.
+        meters: What the edge counts.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, meters: EdgeMeters | None = None) -> None:
+        self.meters = meters or EdgeMeters()
         self.calls: dict[bytes, Call] = {}
         self.members: dict[str, Member] = {}
         self.live: dict[int, Member] = {}
@@ -45,8 +48,14 @@ class Fanout:
             frames.append(encode_text(body))
         if frames:
             joined = b"".join(frames)
+            self._count(len(frames), len(joined))
             for member in list(self.live.values()):
                 member.write(joined)
+
+    def _count(self, frames: int, size_bytes: int) -> None:
+        sockets = len(self.live)
+        self.meters.messages_out += frames * sockets
+        self.meters.bytes_out += size_bytes * sockets
 
     def _deliver_mixed(self, outputs: list[Output]) -> None:
         """Deliver a batch with addressed outputs, joins or closes: runs of broadcasts stay joined between them."""
@@ -69,6 +78,7 @@ class Fanout:
     def _flush_run(self, run: list[bytes], touched: dict[str, Member]) -> None:
         if run:
             frames = b"".join(run)
+            self._count(len(run), len(frames))
             run.clear()
             for member in self.live.values():
                 member.outgoing.append(frames)
@@ -80,6 +90,8 @@ class Fanout:
             receivers = addressed(rest, self.live)
             if receivers:
                 frame = encode_binary(body) if verb == b"binary" else encode_text(body)
+                self.meters.messages_out += len(receivers)
+                self.meters.bytes_out += len(receivers) * len(frame)
                 for member in receivers:
                     member.outgoing.append(frame)
                     touched[member.id] = member

@@ -38,7 +38,7 @@ class Feed:
         self.edge = edge
         self.address = address
         self.keys = room_keys(address)
-        self.fanout = Fanout()
+        self.fanout = Fanout(edge.meters)
         self.sessions: Sessions | None = None  # made with the first socket that speaks innkeeper.v1
         self.users = 0
         self.chain: Chain | None = None

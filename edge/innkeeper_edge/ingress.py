@@ -97,6 +97,14 @@ class Ingress:
         """Whether something of the room is queued or on its way."""
         return feed in self._inlets
 
+    @property
+    def waiting_count(self) -> int:
+        """How many events wait to be pushed, or to be pushed again."""
+        return sum(
+            len(inlet.queue) + (len(inlet.unsettled.events) if inlet.unsettled else 0)
+            for inlet in self._inlets.values()
+        )
+
     def forget(self) -> None:
         """Drop all that waits: its sockets' incarnation is dead."""
         for inlet in self._inlets.values():
@@ -162,7 +170,7 @@ class Ingress:
         self._batch += 1
         sent: list[tuple[Inlet, Batch]] = []
         for inlet in inlets:
-            batch = inlet.unsettled or Batch(self._batch, _take_batch(inlet))
+            batch = inlet.unsettled or Batch(self._batch, self._take_batch(inlet))
             if batch.events:
                 inlet.unsettled = None
                 sent.append((inlet, batch))
@@ -170,8 +178,10 @@ class Ingress:
                 self._after(inlet)
         if not sent:
             return
-        incarnation = edge.incarnation
+        incarnation, meters, sent_at_s = edge.incarnation, edge.meters, edge.loop.time()
+        meters.pushes += len(sent)
         replies = await self._send([self._push(inlet, batch) for inlet, batch in sent])
+        meters.push_s.observe(edge.loop.time() - sent_at_s)
         wakes = []
         for (inlet, batch), reply in zip(sent, replies, strict=True):
             if edge.incarnation != incarnation:
@@ -183,6 +193,19 @@ class Ingress:
             edge.spawn(edge.wake(wakes))
         for inlet, _ in sent:
             self._after(inlet)
+
+    def _take_batch(self, inlet: Inlet) -> list[Queued]:
+        """Take what one push may carry: 256 events, 256 KiB."""
+        queue, size, count = inlet.queue, 0, 0
+        for event, _ in queue:
+            if count == TURN_EVENTS or size >= TURN_IN_BYTES:
+                break
+            size += len(event.data)
+            count += 1
+        self._edge.meters.pushed_events += count
+        self._edge.meters.bytes_in += size
+        inlet.queue = queue[count:]
+        return queue[:count]
 
     def _push(self, inlet: Inlet, batch: Batch) -> Command:
         edge = self._edge
@@ -207,6 +230,7 @@ class Ingress:
         except RedisReplied as error:
             log.warning("room %s: not accepted yet: %s", inlet.feed.address, error)
             inlet.unsettled = batch
+            self._edge.meters.deferred += 1
             inlet.busy_s = min(max(inlet.busy_s * 2, _BUSY_FIRST_S), _BUSY_MOST_S)
             return False
         feed = inlet.feed
@@ -236,6 +260,7 @@ class Ingress:
             inlet.busy_s, inlet.refused_since_s = 0.0, None
             _drop(batch)
             return
+        self._edge.meters.refused += pushed.letters.count("b")
         gone = _gone(batch, pushed.letters)
         back = []
         for queued, letter in zip(batch, pushed.letters, strict=True):
@@ -271,18 +296,6 @@ class Ingress:
             self._edge.loop.call_later(inlet.busy_s, self._plan, inlet)
         else:
             self._plan(inlet)
-
-
-def _take_batch(inlet: Inlet) -> list[Queued]:
-    """Take what one push may carry: 256 events, 256 KiB."""
-    queue, size, count = inlet.queue, 0, 0
-    for event, _ in queue:
-        if count == TURN_EVENTS or size >= TURN_IN_BYTES:
-            break
-        size += len(event.data)
-        count += 1
-    inlet.queue = queue[count:]
-    return queue[:count]
 
 
 def _took_some(batch: list[Queued], letters: str) -> bool:

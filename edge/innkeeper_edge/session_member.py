@@ -254,6 +254,7 @@ class SessionMember(Member):
             self._expected = number + 1
             self._is_skipping = False
             self.took(len(body))
+            self._edge.meters.messages_in += 1
             self._edge.ingress.add(self._feed, self.event(kind, bytes(body), number), self)
         elif expected and not self._is_skipping:
             self.write(control(error="out_of_order", expected=expected))

@@ -163,6 +163,9 @@ class Sessions:
     def _show_run(self, run: list[bytes], position: StreamId, touched: dict[SessionMember, None]) -> None:
         if run:
             frames = b"".join(run)
+            meters, sockets = self._feed.edge.meters, len(self.live)
+            meters.messages_out += len(run) * sockets
+            meters.bytes_out += len(frames) * sockets
             run.clear()
             for member in self.live.values():
                 member.show(position, frames)
@@ -196,6 +199,8 @@ class Sessions:
                 receivers.append(parting[0])  # it is about a message that counts as applied without it
             frame = subprotocol.frame_of(verb, position, body) if receivers else None
             if frame is not None:
+                self._feed.edge.meters.messages_out += len(receivers)
+                self._feed.edge.meters.bytes_out += len(receivers) * len(frame)
                 for member in receivers:
                     member.show(position, frame)
                     touched[member] = None

@@ -13,6 +13,7 @@ from innkeeper.wire import parse_id
 from innkeeper_edge.subprotocol import BEAT_S
 
 if TYPE_CHECKING:
+    from innkeeper.address import Address
     from innkeeper_edge.edge import Edge
     from innkeeper_edge.feed import Feed
 
@@ -92,9 +93,21 @@ class Sweep:
                 feed.cut()
             if lock is None and counts[0] is not None and int(counts[0]) > int(counts[1] or 0):
                 ownerless.append(feed.address)
+        if ownerless or edge.ownerless:
+            self._note(feeds, ownerless)
         if ownerless:
             log.info("%d room(s) with backlog have no owner, waking them", len(ownerless))
             await edge.wake(ownerless)
+
+    def _note(self, feeds: "list[Feed]", ownerless: "list[Address]") -> None:
+        """Keep since when rooms have no owner, for as long as this edge looks at them."""
+        edge, now_s = self._edge, self._edge.loop.time()
+        for address in ownerless:
+            edge.ownerless.setdefault(address, now_s)
+        looked_at = {feed.address for feed in feeds}
+        for address in [*edge.ownerless]:
+            if address not in edge.feeds or (address in looked_at and address not in ownerless):
+                del edge.ownerless[address]
 
 
 def _batch_of(row: bytes | None) -> float:

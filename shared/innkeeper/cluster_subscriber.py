@@ -37,6 +37,7 @@ class ClusterSubscriber:
         self._tasks: set[asyncio.Task[None]] = set()
         self._loop = asyncio.get_running_loop()
         self._is_planned = False
+        self._retired_lost_count = 0
         cluster.on_change.append(self._plan)
         self._auditor = asyncio.create_task(self._audit(), name=f"audit of {name}")
 
@@ -60,6 +61,11 @@ class ClusterSubscriber:
         """Return whether the channel is confirmed where its slot is."""
         node = self._placed.get(channel, "")
         return bool(node) and node == self._cluster.node_of(channel) and self._nodes[node].is_subscribed(channel)
+
+    @property
+    def lost_count(self) -> int:
+        """Connections lost so far."""
+        return self._retired_lost_count + sum(subscriber.lost_count for subscriber in self._nodes.values())
 
     def reopen(self) -> None:
         """Connect anew everywhere."""
@@ -88,7 +94,9 @@ class ClusterSubscriber:
         for channel in self._confirmed_once:
             self._place(channel)
         for node in set(self._nodes) - set(self._cluster.primaries) - set(self._placed.values()):
-            self._spawn(self._nodes.pop(node))
+            unused = self._nodes.pop(node)
+            self._retired_lost_count += unused.lost_count
+            self._spawn(unused)
 
     def _spawn(self, unused: Subscriber) -> None:
         task = asyncio.create_task(unused.close())

@@ -34,6 +34,9 @@ class Subscriber:
             was published in between did not come.
         on_moved: Called with a ``MOVED slot host:port`` that a subscription met; whoever gave this unsubscribes here.
         silent_s: How long a connection may leave a PING unanswered.
+
+    Attributes:
+        lost_count: Connections lost so far; each was followed by another.
     """
 
     def __init__(
@@ -65,6 +68,7 @@ class Subscriber:
         self._lost = asyncio.Event()
         self._closed = False
         self._pause_s = 0.0
+        self.lost_count = 0
         self._keeper = asyncio.create_task(self._keep_open(), name=f"redis {name}")
 
     async def subscribe(self, channel: str) -> None:
@@ -181,6 +185,7 @@ class Subscriber:
     def _on_lost(self, reason: str) -> None:
         log.debug("redis %s: connection %s", self._name, reason)
         self._channel = None
+        self.lost_count += 1
         self._confirmed.clear()
         self._lost.set()
 

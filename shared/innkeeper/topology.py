@@ -51,6 +51,10 @@ class Subscriptions(Protocol):
     def reopen(self) -> None:
         """Connect anew."""
 
+    @property
+    def lost_count(self) -> int:
+        """Connections lost so far."""
+
     async def close(self) -> None:
         """Close all connections."""
 

@@ -196,10 +196,13 @@ class Alarm:
         command = fire(owner.keys, names=[name for name, _ in asked])
         fired = read_fired((await owner.fleet.link.send((command,)))[0])
         self._ahead_s = fired.server_us / 1_000_000 - (sent_at_s + self._loop.time()) / 2
+        meters = owner.fleet.meters
+        meters.timers_fired["owner"] += fired.appended
         for name, waiting in asked:
             # Set anew meanwhile: then it waits for its new time, whether the old one was fired or not.
             if waiting[0] <= fired.server_us // 1000 and self._waiting.get(name) == waiting:
                 del self._waiting[name]
+                meters.timer_late_s.observe(fired.server_us / 1_000_000 - waiting[0] / 1000)
         if fired.appended and not fired.receivers:
             owner.ring([])
 

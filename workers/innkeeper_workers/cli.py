@@ -11,11 +11,14 @@ from innkeeper.boot import check_redis, run_role, set_up_logs, stop_asked
 from innkeeper.durability import Durability
 from innkeeper.errors import RedisReplied, RedisUnavailable
 from innkeeper.lease import DEFAULT_TIMES
+from innkeeper.ops import NO_OPS, OpsSettings, ops_options
+from innkeeper.ops.listener import Listener
 from innkeeper.options import durability_option, log_level_option, redis_option, without_password
 from innkeeper.room import Room
 from innkeeper.supervise import announce_ready, follow_parent, run_processes
 from innkeeper.target import load_rooms
 from innkeeper_workers.fleet import Fleet
+from innkeeper_workers.metrics import WorkerSource
 from innkeeper_workers.outboxes import OutboxSweep
 from innkeeper_workers.pulse import Pulse
 from innkeeper_workers.sweep import Sweep
@@ -32,21 +35,25 @@ _DRAIN_S = 25.0
 @redis_option()
 @durability_option()
 @click.option("--processes", envvar="INNKEEPER_PROCESSES", type=click.IntRange(1), default=1, help="Worker processes.")
+@ops_options()
 @log_level_option()
-def worker(targets: tuple[str, ...], redis: str, durability: str, processes: int, log_level: str) -> None:
+def worker(  # noqa: PLR0917 - click passes them by name
+    targets: tuple[str, ...], redis: str, durability: str, processes: int, log_level: str, ops: OpsSettings
+) -> None:
     """Run rooms. TARGET is pkg.mod, pkg.mod:Class or file.py; every Room class defined there is served."""
     set_up_logs(log_level)
     if processes > 1:
         load_rooms(targets)  # a mistake in a target is told once
         os.environ["INNKEEPER_REDIS"] = redis  # not as an argument: a password would show in ps
         arguments = ["worker", *targets, "--durability", durability, "--log-level", log_level]
-        sys.exit(run_processes(arguments, processes))
+        with ops.for_children(processes) as environments:
+            sys.exit(run_processes(arguments, processes, environments=environments))
     follow_parent()
     rooms = load_rooms(targets)
-    sys.exit(run_role(lambda: serve(rooms, redis, Durability(durability))))
+    sys.exit(run_role(lambda: serve(rooms, redis, Durability(durability), ops)))
 
 
-async def serve(rooms: dict[str, type[Room]], redis_url: str, durability: Durability) -> int:
+async def serve(rooms: dict[str, type[Room]], redis_url: str, durability: Durability, ops: OpsSettings = NO_OPS) -> int:
     """Serve rooms until SIGTERM or SIGINT, then hand all of them over."""
     stop = stop_asked()
     times = DEFAULT_TIMES
@@ -58,21 +65,23 @@ async def serve(rooms: dict[str, type[Room]], redis_url: str, durability: Durabi
     )
     fleet = Fleet(rooms, where, times, durability, redis_url)
     pulse = Pulse(fleet)
+    sweep = Sweep(fleet, pulse)
+    shown = Listener(ops, WorkerSource(fleet, sweep))
     watchdog = Watchdog(end_after_s=2 * times.lease_ms / 1000)
     duties: list[asyncio.Task[None]] = []
     try:
+        await shown.start()
         await fleet.load_functions()
         try:
             await fleet.announce_kinds()
         except (RedisUnavailable, RedisReplied) as error:
             log.warning("kinds not announced yet, the next look will: %s", error)
-        sweeps = (Sweep(fleet, pulse).sweep_forever, OutboxSweep(fleet, pulse).sweep_forever)
-        looks = (*sweeps, LookOut(fleet, pulse).look_forever)
+        looks = (sweep.sweep_forever, OutboxSweep(fleet, pulse).sweep_forever, LookOut(fleet, pulse).look_forever)
         beside = (pulse.beat_forever, pulse.watch_forever, pulse.renew_forever, *looks)
         duties = [asyncio.create_task(work()) for work in beside]
         waking = asyncio.create_task(fleet.serve_wakes())
         log.info("worker %s serves %s", fleet.incarnation, ", ".join(sorted(rooms)))
-        announce_ready()
+        announce_ready(ops_port=shown.port)
         waits = [asyncio.create_task(stop.wait()), asyncio.create_task(fleet.out_of_memory.wait())]
         await asyncio.wait([*waits, *duties, waking], return_when=asyncio.FIRST_COMPLETED)
         for wait in waits:
@@ -92,5 +101,6 @@ async def serve(rooms: dict[str, type[Room]], redis_url: str, durability: Durabi
             duty.cancel()
         watchdog.stop()
         await fleet.close()
+        await shown.close()
     log.info("worker %s ended", fleet.incarnation)
     return EXIT_CODE if fleet.out_of_memory.is_set() else 0

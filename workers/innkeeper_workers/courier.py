@@ -70,6 +70,11 @@ class Courier:
         is_working = bool(self._tasks)
         return is_working and self._owner.fleet.loop.time() - self._owner.used_at_s < _HOLDS_S
 
+    @property
+    def waiting_count(self) -> int:
+        """How many entries of the outbox it has read and not yet delivered."""
+        return self._kept_count
+
     async def note(self) -> None:
         """See that the index names the room before a commit that adds to its outbox.
 
@@ -181,6 +186,7 @@ class Courier:
                 log.warning("room %s: not delivered to %s yet: %s", owner.address, target, error)
                 return 0
             taken = posted.taken_count
+            owner.fleet.meters.posts += taken
         if taken:
             await ask(owner.fleet, owner.address, ("XDEL", owner.keys.outbox, *(owed.id for owed in piece[:taken])))
         return taken
@@ -193,6 +199,7 @@ class Courier:
         except Exception as error:  # noqa: BLE001 - of rq, of its client, or where rq cannot be imported
             log.warning("room %s: a job is not in the queue yet: %s", owner.address, error)
             return 0
+        owner.fleet.meters.jobs += 1
         await ask(owner.fleet, owner.address, ("XDEL", owner.keys.outbox, owed.id))
         return 1
 

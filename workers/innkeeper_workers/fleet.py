@@ -19,6 +19,7 @@ from innkeeper.functions.library import load_library
 from innkeeper.keys import RoomKeys, room_keys
 from innkeeper.lease import DEFAULT_TIMES, LeaseTimes
 from innkeeper.memory import Thrift
+from innkeeper.meters import WorkerMeters
 from innkeeper.options import DEFAULT_REDIS_URL
 from innkeeper.room import Room
 from innkeeper.topology import Commands, Subscriptions, Where, open_link, open_subscriber
@@ -26,6 +27,7 @@ from innkeeper.waking import wake
 from innkeeper.wire import read_news, sendable
 from innkeeper_workers.jobs.desk import Desk
 from innkeeper_workers.owner import Owner
+from innkeeper_workers.reaping import reap_unknown_edges
 from innkeeper_workers.setbacks import Setbacks
 from innkeeper_workers.stage import Stage
 from innkeeper_workers.wakes import WakeQueues
@@ -81,7 +83,7 @@ class Fleet:
         self.is_registered = False  # whether inn:workers names this incarnation, so that others would see it die
         self.out_of_memory = asyncio.Event()
         self.thrift = Thrift()
-        self.refused_count = 0
+        self.meters = WorkerMeters()
         self.draining = False
         self._has_successor = True
         self.reconnected_at_s = -1.0
@@ -192,6 +194,7 @@ class Fleet:
     def cut(self, owner: Owner, condemned: dict[bytes, str]) -> None:
         """Abandon a room object whose hook does not end; claim the room anew and put the event aside."""
         owner.drop("the handler limit was reached")
+        self.meters.failures["cut"] += 1
         self._forget(owner)
         self._claiming[owner.address] = asyncio.Event()
         self._spawn(self._claim_safely(owner.address, owner, condemned))
@@ -240,7 +243,8 @@ class Fleet:
             await self.link.call("SREM", keys.worker_rooms(self.incarnation), str(address))
             return
         await self.bells.subscribe(room.bell)
-        await self._reap_unknown_edges(room, answer)
+        await reap_unknown_edges(self.link, room, answer)
+        self.meters.claimed(answer, is_own=cut is not None)
         room_class = self.rooms[address.kind]
         self._own(
             Owner(
@@ -295,6 +299,7 @@ class Fleet:
             woken_again.clear()
             answer = await self._ask_claim(address, room, held.lock, own_subscriptions=0)
             if isinstance(answer, Claimed):
+                self.meters.takeovers["deserted" if deserted else "expired"] += 1
                 log.info("room %s: taken over from %s", address, held.lock.decode())
                 return replace(answer, taken_from=held.lock.decode().split(":")[0])
             renewed = not deserted and not was_woken and answer.left_ms > held.left_ms / 2
@@ -302,17 +307,6 @@ class Fleet:
                 return None
             held = answer
         return None
-
-    async def _reap_unknown_edges(self, room: RoomKeys, claimed: Claimed) -> None:
-        """Let members leave whose edge is gone from the registry (a member that a rollback brought back)."""
-        edges = sorted({orjson.loads(row)["edge"] for row in claimed.members.values()})
-        if not edges:
-            return
-        scores = await self.link.send([("ZSCORE", keys.EDGES, edge) for edge in edges])
-        gone = [edge for edge, score in zip(edges, scores, strict=True) if score is None]
-        if gone:
-            log.info("%d edge(s) of members are gone, their members leave", len(gone))
-            await self.link.send([functions.reap_edge(room, edge=edge) for edge in gone])
 
     # --- owning ---------------------------------------------------------------------------------------------------
     def _own(self, owner: Owner) -> None:
@@ -343,6 +337,7 @@ class Fleet:
         condemned = self.setbacks.ended(owner, error)
         if replaced:
             return
+        self.meters.ended(owner.leaving, error, is_dropped=task.cancelled())
         if condemned is not None:
             self._claiming[owner.address] = asyncio.Event()
             self._spawn(self._claim_after_setback(owner, condemned))

@@ -16,13 +16,14 @@ from innkeeper.functions import Claimed, Committed
 from innkeeper.keys import RoomKeys
 from innkeeper.lease import RESUME_WINDOW_MS
 from innkeeper.room import Room
-from innkeeper.turn import TRIM_EVERY_BYTES, TRIM_EVERY_COMMITS, TURN_EVENTS, TURN_OUT_BYTES, RecentOutputs
+from innkeeper.turn import TURN_EVENTS, TURN_OUT_BYTES
 from innkeeper.wire import InboxEvent, read_inbox_entry
 from innkeeper_workers.alarm import Alarm, Changes
 from innkeeper_workers.asking import ask
 from innkeeper_workers.courier import Courier
 from innkeeper_workers.starting import Starting
 from innkeeper_workers.suspicion import CONVICTED, Suspicion
+from innkeeper_workers.trimming import Trimming
 
 if TYPE_CHECKING:
     from innkeeper_workers.fleet import Fleet
@@ -52,6 +53,7 @@ class Owner:
     ) -> None:
         meta = claimed.meta
         self.fleet = fleet
+        self.meters = fleet.meters.kinds[address.kind]
         self.address = address
         self.keys = keys
         self.room_class = room_class
@@ -74,12 +76,13 @@ class Owner:
         self.inside: InboxEvent | None = None
         self.unsettled: InboxEvent | None = None  # the first one of the turn under way
         self.activation = Activation(
-            address, room_class, claimed, on_suspend=self._on_suspend, on_resume=self._on_resume, condemned=condemned
-        )
+            address, room_class, claimed,
+            on_suspend=self._on_suspend, on_resume=self._on_resume, condemned=condemned, meters=self.meters,
+        )  # fmt: skip
         self._ask = partial(ask, fleet, address)
         self._alarm = Alarm(self, claimed, asked_at_s=asked_at_s, ask=self._ask)
-        self._starting = Starting(self, meta, commit=self._committed, release=self._release, ask=self._ask)
-        self._pending: deque[InboxEvent] = deque()
+        self.starting = Starting(self, meta, commit=self._committed, release=self._release, ask=self._ask)
+        self.pending: deque[InboxEvent] = deque()
         self._must_read = True
         # An answer of 1 MiB at most: a larger one would keep the link's other replies waiting.
         self._read_count = max(1, min(TURN_EVENTS, TURN_OUT_BYTES // room_class.message_bytes))
@@ -87,8 +90,7 @@ class Owner:
         self._has_news = False
         self._in_flight: asyncio.Future[None] | None = None
         self._cut_timer: asyncio.TimerHandle | None = None
-        self._untrimmed_bytes = 0
-        self._recent = RecentOutputs()
+        self._trimming = Trimming()
         self.task: asyncio.Task[None] | None = None
 
     # --- what others tell the owner -------------------------------------------------------------------------------
@@ -98,7 +100,7 @@ class Owner:
             self._must_read = True
         for event in events:
             if event.iseq == self.read_iseq + 1:
-                self._pending.append(event)
+                self.pending.append(event)
                 self.read_iseq = event.iseq
             elif event.iseq > self.read_iseq:
                 self._must_read = True
@@ -109,6 +111,7 @@ class Owner:
         self.confirmed_at_s = max(self.confirmed_at_s, sent_at_s)
         if iseq > self.read_iseq:
             self._must_read = True
+            self.known_iseq = iseq
         self._notify()
 
     def leave(self, why: str) -> None:
@@ -125,7 +128,7 @@ class Owner:
     def is_idle(self) -> bool:
         """Whether nothing has happened for the class's ``idle_s``."""
         return (
-            not self._pending and self.inside is None and self._in_flight is None
+            not self.pending and self.inside is None and self._in_flight is None
             and self.fleet.loop.time() - self.used_at_s > self.room_class.idle_s
             and not self._alarm.is_near and not self.courier.holds
         )  # fmt: skip
@@ -147,12 +150,12 @@ class Owner:
             await self._announce(self.last_id)  # the owner before may have died between commit and announcement
             self.courier.start()
             if is_fresh := self._is_created:  # what on_start does is not committed yet; else the first event creates it
-                await self._starting.run()
+                await self.starting.run()
             await self._alarm.start()
             while True:
-                if self._must_read and not self._pending:
+                if self._must_read and not self.pending:
                     await self._read()
-                if self._pending and self.leaving != "handover":
+                if self.pending and self.leaving != "handover":
                     await self._turn()
                     is_fresh = False
                 elif self.leaving:
@@ -191,7 +194,7 @@ class Owner:
                 continue
             if event.iseq != self.read_iseq + 1:
                 raise LeaseLost(str(self.address), "gap in the inbox")
-            self._pending.append(event)
+            self.pending.append(event)
             self.read_iseq = event.iseq
         if len(entries) == self._read_count:
             self._must_read = True
@@ -199,9 +202,9 @@ class Owner:
     async def _turn(self) -> None:
         """Run pending events into one turn, then commit it."""
         loop, stage = self.fleet.loop, self.fleet.stage
-        if not self._starting.is_done and not self.activation.concerns_nobody(self._pending[0]):
-            await self._starting.run()
-        first = self.unsettled = self._pending[0]
+        if not self.starting.is_done and not self.activation.concerns_nobody(self.pending[0]):
+            await self.starting.run()
+        first = self.unsettled = self.pending[0]
         marked = first.iseq <= self.suspicion.marked_iseq
         alone = self.fleet.setbacks.is_alone(self.address, first.iseq)
         now_s = loop.time()
@@ -211,9 +214,10 @@ class Owner:
             if not stage.enter(self, now_s):
                 await stage.wait(self, alone=False)
                 now_s = loop.time()
-            await self._handle_pending(now_s + _TURN_S if self._starting.is_done and not alone else 0.0)
+            await self._handle_pending(now_s + _TURN_S if self.starting.is_done and not alone else 0.0)
         stage.leave(self)
         self.used_at_s = loop.time()
+        self.meters.turn_s.observe(self.used_at_s - now_s)
         if self._in_flight is not None:
             await self._in_flight
             self._in_flight = None
@@ -224,22 +228,22 @@ class Owner:
 
     async def _handle_pending(self, until_s: float) -> None:
         while True:
-            event = self.inside = self._pending.popleft()
+            event = self.inside = self.pending.popleft()
             if event.id in self.condemned:
                 self.activation.condemn(event, self.condemned.pop(event.id))
             elif (rest := self.activation.handle(event)) is not None:
                 await rest
             self.inside = None
-            if not self._pending or self.leaving == "handover" or self.activation.turn.is_full:
+            if not self.pending or self.leaving == "handover" or self.activation.turn.is_full:
                 return
             if self.fleet.loop.time() >= until_s:
                 return
 
     async def _try_marked(self) -> None:
         """Handle the next event, a marked one, alone; or put it aside where too many workers died of it."""
-        suspicion, convicted = self.suspicion, self._pending[0]
+        suspicion, convicted = self.suspicion, self.pending[0]
         if await suspicion.convicts():
-            self._pending.popleft()
+            self.pending.popleft()
             reason = f"{CONVICTED}, {suspicion.strikes + 1} of them"
             self.activation.condemn(convicted, self.condemned.pop(convicted.id, reason))
         else:
@@ -298,12 +302,9 @@ class Owner:
         if turn.is_empty and not even_empty:
             return None
         fleet = self.fleet
-        self._untrimmed_bytes += turn.out_bytes
-        trim = (self.version + 1) % TRIM_EVERY_COMMITS == 0 or self._untrimmed_bytes > TRIM_EVERY_BYTES
-        if trim:
-            self._untrimmed_bytes = 0
         sent_at_s = fleet.loop.time()
-        self._recent.add(len(turn.outputs), sent_at_s)
+        keep_outputs = self._trimming.keep_count(self.version + 1, turn, sent_at_s)
+        self.meters.committing(turn)
         extend = sent_at_s - self.lease_sent_at_s > fleet.times.renew_ms / 2000
         if extend:
             self.lease_sent_at_s = sent_at_s
@@ -313,15 +314,15 @@ class Owner:
             version=self.version,
             worker=fleet.incarnation,
             lease_ms=fleet.times.lease_ms if extend else 0,
-            keep_outputs=self._recent.keep_count if trim else 0,
+            keep_outputs=keep_outputs,
             turn=turn,
             shown_bytes=self._shown_bytes,
-            created=self._starting.is_done and not self._is_created,
+            created=self.starting.is_done and not self._is_created,
             marked=self.suspicion.marked_iseq > 0,
             tries=tries,
             shown=not fleet.is_replicated,
         )
-        self._is_created = (self._starting.is_done or self._is_created) and not turn.destroy
+        self._is_created = (self.starting.is_done or self._is_created) and not turn.destroy
         self._shown_bytes = turn.out_bytes + (0 if turn.destroy else self._shown_bytes)
         if turn.destroy:  # whatever comes now wants a fresh room: claim it anew
             self._is_destroyed, self.leaving = True, "handover"
@@ -340,9 +341,10 @@ class Owner:
             await self.courier.note()
         committed = functions.read_committed(await self._ask(command, self.fleet.commit_link))
         if not isinstance(committed, Committed):
-            self.fleet.refused_count += 1
+            self.fleet.meters.refused_commits += 1
             log.warning("room %s: commit refused (%s) under token %s", self.address, committed, self.token)
             raise LeaseLost(str(self.address), committed)
+        self.meters.commit_s.observe(self.fleet.loop.time() - sent_at_s)
         if owes:
             self.courier.owes()
         await self._announce(committed.last_id)

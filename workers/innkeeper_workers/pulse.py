@@ -120,7 +120,7 @@ class Pulse:
         reply = await fleet.link.send(commands)
         alive, now_ms = functions.read_heartbeat(reply[0])
         since_ms = self._clocks[keys.WORKERS].read(now_ms, fleet.times.heartbeat_dead_ms)
-        fleet.redis_time_ms = now_ms
+        fleet.redis_time_ms, fleet.meters.heard_at_s = now_ms, fleet.loop.time()
         self._first, self._past = False, ""
         fleet.is_registered = alive
         if since_ms > fleet.times.lease_ms:
@@ -176,8 +176,9 @@ class Pulse:
     async def _watch_workers(self) -> None:
         """Wake the rooms with backlog or an outbox of workers silent for a second; look after those with timers."""
         fleet = self._fleet
-        if fleet.refused_count > self._refused_count:
-            fresh, self._refused_count = fleet.refused_count - self._refused_count, fleet.refused_count
+        refused_count = fleet.meters.refused_commits
+        if refused_count > self._refused_count:
+            fresh, self._refused_count = refused_count - self._refused_count, refused_count
             await fleet.link.call("HINCRBY", keys.COUNTERS, "refused_commits", fresh)
         for worker in await self._silent(keys.WORKERS, fleet.times.heartbeat_dead_ms):
             if worker == fleet.incarnation:

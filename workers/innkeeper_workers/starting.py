@@ -53,6 +53,11 @@ class Starting:
         self._shows_error = b"error" in meta
         self._is_noted = b"starting" in meta
 
+    @property
+    def is_failing(self) -> bool:
+        """Whether the room does not start; ``meta`` says why."""
+        return self._shows_error and not self.is_done
+
     async def run(self) -> None:
         """Start the room; return when its hooks have succeeded.
 

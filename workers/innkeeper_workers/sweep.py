@@ -23,6 +23,7 @@ _EVERY_S = 0.5
 _ROOMS_A_SWEEP = 500
 SOON_MS = 1_000
 LATER_MS = 10_000
+_FORGOTTEN_S = 5.0
 
 
 class Sweep:
@@ -33,6 +34,7 @@ class Sweep:
     Attributes:
         index: Makes the key of a shard.
         what: What a room has that wants an owner, for the log.
+        deserted: Rooms that want an owner and have none, by when that was first seen, by the loop's clock.
     """
 
     index: Callable[[int], str] = staticmethod(keys.room_index)
@@ -42,6 +44,8 @@ class Sweep:
         self._fleet = fleet
         self._pulse = pulse
         self.woken_count = 0
+        self.deserted: dict[Address, float] = {}
+        self._looked_at_s: dict[Address, float] = {}
 
     async def sweep_forever(self) -> None:
         """Sweep again and again; an unreachable Redis only pauses it."""
@@ -60,6 +64,7 @@ class Sweep:
         """Look once at what is due."""
         fleet = self._fleet
         due_ms = fleet.redis_time_ms
+        self._note([], [])
         shards = await own_shards(fleet)
         if not shards:
             return
@@ -90,8 +95,20 @@ class Sweep:
             log.info("%d room(s) with %s have no owner, waking them", len(deserted), self.what)
             self.woken_count += len(deserted)
             await fleet.wake(deserted)
+        self._note(rooms, deserted)
         if outcomes:
             await fleet.link.call(*functions.look(shard, due_ms=due_ms, rooms=outcomes, index=self.index))
+
+    def _note(self, looked_at: list[Address], deserted: list[Address]) -> None:
+        """Keep since when rooms are deserted; one that was not looked at for 5 s is another worker's to count."""
+        now_s = self._fleet.loop.time()
+        for room in deserted:
+            self.deserted.setdefault(room, now_s)
+            self._looked_at_s[room] = now_s
+        late = {room for room, at_s in self._looked_at_s.items() if now_s - at_s > _FORGOTTEN_S}
+        for room in late.union(looked_at).difference(deserted):
+            self.deserted.pop(room, None)
+            self._looked_at_s.pop(room, None)
 
     def _ask(self, room: Address) -> "tuple[Command, Command]":
         """Return the questions about a room: what it has, and its lock."""

@@ -67,8 +67,8 @@ class LookOut:
         self._pulse = pulse
         self._shards: list[int] = []
         self._shards_at_s = -1.0
-        self._seen_empty: dict[str, int] = {}  # room → the score given to it when it had no timers
         self.fired_count = 0
+        self._seen_empty: dict[str, int] = {}  # room → the score given to it when it had no timers
 
     async def look_forever(self) -> None:
         """Look again and again; an unreachable Redis only pauses it."""
@@ -150,7 +150,9 @@ class LookOut:
                         log.warning("room %s: timers not fired: %s", room, reply)
                     else:
                         answers[room] = read_fired(reply)
-        self.fired_count += sum(answer.appended for answer in answers.values())
+        fired_count = sum(answer.appended for answer in answers.values())
+        self.fired_count += fired_count
+        self._fleet.meters.timers_fired["lookout"] += fired_count
         return answers
 
     def _again(self, room: str, score: int, answer: Fired | None, now_ms: int) -> int | str:

@@ -12,6 +12,7 @@ import orjson
 
 from innkeeper import wire
 from innkeeper.errors import InnkeeperError
+from innkeeper.meters import KindMeters
 from innkeeper.room import Event
 from innkeeper.turn import Turn, dead_event
 
@@ -33,17 +34,25 @@ class Hooks:
         turn: What has changed since the last commit.
         is_partial: Whether the turn holds part of an event that has not ended: then it must not be committed yet.
         room: The room object; there is one from a successful start on.
+        meters: What is counted of rooms of this kind.
 
     Args:
         context: What the room's methods work on.
         on_suspend: Called when a hook first waits for something: what earlier events did may go out now.
         on_resume: Called when that hook has ended.
+        meters: As above.
     """
 
     def __init__(
-        self, context: "RoomContext", *, on_suspend: Callable[[], None], on_resume: Callable[[], None]
+        self,
+        context: "RoomContext",
+        *,
+        on_suspend: Callable[[], None],
+        on_resume: Callable[[], None],
+        meters: KindMeters | None = None,
     ) -> None:
         self.context = context
+        self.meters = meters or KindMeters()
         self.turn = Turn()
         self.is_partial = False
         self.room: Room | None = None
@@ -150,6 +159,7 @@ class Hooks:
 
     def record(self, event: "InboxEvent", error: Exception) -> None:
         """Put an event aside because of an error."""
+        self.meters.errors += 1
         lines = traceback.format_exception(error)
         log.warning("room %s: event %s failed and was undone", self.context.address, event.id.decode(), exc_info=error)
         self.turn.dead.append(dead_event(event, summary_of(error), "".join(lines[-_TRACE_LINES:])))
@@ -173,6 +183,7 @@ class Hooks:
             self.settle()
         except BaseException as raised:
             second = contained(raised)
+            self.meters.errors += 1
             self.undo()
             log.warning("room %s: on_error failed too", self.context.address, exc_info=second)
 

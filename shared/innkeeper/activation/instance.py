@@ -21,6 +21,7 @@ from innkeeper.turn import Turn, dead_event
 if TYPE_CHECKING:
     from innkeeper.address import Address
     from innkeeper.functions import Claimed
+    from innkeeper.meters import KindMeters
     from innkeeper.wire import InboxEvent
 
 log = logging.getLogger("innkeeper.worker")
@@ -40,6 +41,7 @@ class Activation:
         on_suspend: Called when a hook first waits for something: what earlier events did may go out now.
         on_resume: Called when that hook has ended.
         condemned: Members, by connection id, whose ``on_leave`` is not run again, and why.
+        meters: What is counted of rooms of this kind.
     """
 
     def __init__(
@@ -51,12 +53,13 @@ class Activation:
         on_suspend: Callable[[], None],
         on_resume: Callable[[], None],
         condemned: Mapping[bytes, str] | None = None,
+        meters: "KindMeters | None" = None,
     ) -> None:
         stored = {key.decode(): data for key, data in claimed.state.items()}
         state = room_class._make_state(stored)  # noqa: SLF001 - the framework's side of Room
         self.context = RoomContext(address, room_class.codec, state, moment=b"0-%d" % claimed.server_us)
         self.context.timers.load(claimed.timers)
-        self._hooks = Hooks(self.context, on_suspend=on_suspend, on_resume=on_resume)
+        self._hooks = Hooks(self.context, on_suspend=on_suspend, on_resume=on_resume, meters=meters)
         self._membership = Membership(self._hooks, room_class, condemned or {})
         self._membership.load(claimed.members)
         self._requests = Requests(self._hooks, room_class)
@@ -132,6 +135,7 @@ class Activation:
         except BaseException as raised:  # noqa: BLE001 - a user's hook may raise anything
             hooks.undo()
             error = contained(raised)
+            hooks.meters.errors += 1
             raise error from error.__cause__
         finally:
             self.context.outside = ""
@@ -155,6 +159,7 @@ class Activation:
             hooks.settle()
         except BaseException as raised:
             error = contained(raised)
+            hooks.meters.errors += 1
             hooks.undo()
             log.warning("room %s: on_sleep failed", self.context.address, exc_info=error)
         finally:

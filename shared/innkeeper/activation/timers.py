@@ -60,6 +60,7 @@ class TimerEvents:
             hooks.settle()
             row = self._timetable.get(name)
             tries = row.tries if isinstance(row, TimerRow) else 0
+            hooks.meters.errors += 1
             log.warning(
                 "room %s: timer %r failed (try %d of %d) and was undone",
                 hooks.context.address, name, tries, TRIES, exc_info=error,

@@ -12,6 +12,7 @@ import click
 
 from innkeeper.dev.valkey import LOOPBACK, ValkeyFailed, find_server, free_port, log_tail, valkey_program
 from innkeeper.dev.watch import Sources, folder_of
+from innkeeper.ops.settings import PORT_VARIABLE as OPS_PORT_VARIABLE
 from innkeeper.options import without_password
 from innkeeper.supervise import BootFailed, Keeper, Program, announce_ready
 from innkeeper.supervise.pool import INNKEEPER_COMMAND, PROCESSES_VARIABLE
@@ -112,6 +113,7 @@ class House:
             "INNKEEPER_REDIS": redis_url,  # not an argument: it may hold a password
             "INNKEEPER_LOG_LEVEL": plan.log_level,
             PROCESSES_VARIABLE: "1",
+            OPS_PORT_VARIABLE: "",  # one port cannot be everybody's
         }
         worker = self._keep(
             "worker",

@@ -4,7 +4,7 @@ import asyncio
 import logging
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from innkeeper.supervise.child import BootFailed, Program
 from innkeeper.supervise.keeper import Backoff, Keeper
@@ -26,6 +26,7 @@ def run_processes(
     command: Sequence[str] = INNKEEPER_COMMAND,
     backoff: Backoff | None = None,
     grace_s: float = STOP_GRACE_S,
+    environments: Sequence[Mapping[str, str]] = (),
 ) -> int:
     """Run several processes of one role until SIGTERM or SIGINT; return the exit code.
 
@@ -39,6 +40,7 @@ def run_processes(
         command: What the arguments are given to.
         backoff: The waits after crashes.
         grace_s: How long a child may take to end after SIGTERM.
+        environments: Added to that of each child; as many as children, or none.
 
     Returns:
         0 after a stop that was asked for; the exit code of a child that did not get ready at the first start.
@@ -47,8 +49,12 @@ def run_processes(
     role = arguments[0]
     programs = [
         # Not the user's number, or each child would become the parent of as many.
-        Program(name=f"{role} {number}", arguments=[*command, *arguments], environment={PROCESSES_VARIABLE: "1"})
-        for number in range(1, count + 1)
+        Program(
+            name=f"{role} {number}",
+            arguments=[*command, *arguments],
+            environment={PROCESSES_VARIABLE: "1", **added},
+        )
+        for number, added in enumerate(environments or [{}] * count, 1)
     ]
     keepers = [Keeper(program, backoff=backoff, grace_s=grace_s) for program in programs]
     return asyncio.run(_supervise(role, keepers))

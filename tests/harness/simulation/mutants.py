@@ -111,7 +111,7 @@ def worker_believes_the_bell(patch: pytest.MonkeyPatch) -> None:
             self._must_read = True
         for event in events:
             if event.iseq > self.read_iseq:
-                self._pending.append(event)
+                self.pending.append(event)
                 self.read_iseq = event.iseq
         self._notify()
 

@@ -9,6 +9,7 @@ import pytest
 
 from innkeeper.address import Address
 from innkeeper.channel import Command, Reply
+from innkeeper.meters import EdgeMeters
 from innkeeper_edge.feed import Feed
 from innkeeper_edge.frames import encode_text
 
@@ -21,6 +22,7 @@ class FakeEdge:
 
     def __init__(self) -> None:
         self.lasting_link = self.link = self.subscriber = self
+        self.meters = EdgeMeters()
         self.loop = asyncio.get_running_loop()
         self.fill_count = self.resynced_count = 0
         self.last = b"9-7"

@@ -14,6 +14,7 @@ from innkeeper.connection import User
 from innkeeper.errors import RedisUnavailable
 from innkeeper.functions import Pushed, PushEvent
 from innkeeper.keys import room_keys
+from innkeeper.meters import EdgeMeters
 from innkeeper_edge import move
 from innkeeper_edge.auth import Grant, Patterns
 from innkeeper_edge.edge import Kind
@@ -46,7 +47,8 @@ class FakeRoom:
         self.entered: list[tuple[Address, Member]] = []
         self.tasks: list[asyncio.Task[None]] = []
         self.sessions = Sessions(cast("Any", self))
-        self.fanout = Fanout()
+        self.meters = EdgeMeters()
+        self.fanout = Fanout(self.meters)
 
     def opened_sessions(self) -> Sessions:
         """As of a feed."""

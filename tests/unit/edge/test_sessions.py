@@ -15,6 +15,7 @@ from innkeeper.connection import User
 from innkeeper.errors import RedisUnavailable
 from innkeeper.functions import Pushed, PushEvent
 from innkeeper.keys import room_keys
+from innkeeper.meters import EdgeMeters
 from innkeeper_edge import sessions as sessions_module
 from innkeeper_edge.chain import Chain
 from innkeeper_edge.guarded_socket import GuardedSocket
@@ -58,6 +59,7 @@ class FakeFeed:
         self.address = Address("test", "x")
         self.keys = room_keys(self.address)
         self.edge = self.ingress = self.link = self
+        self.meters = EdgeMeters()
         self.loop = asyncio.get_running_loop()
         self.talkers: list[Any] = []
         self.chain: Chain | None = None

@@ -12,6 +12,7 @@ from innkeeper.boot import check_redis, set_up_logs
 from innkeeper.errors import TargetInvalid
 from innkeeper.jobs import QUEUE
 from innkeeper.lease import DEFAULT_TIMES
+from innkeeper.ops import OpsSettings, ops_options
 from innkeeper.options import log_level_option, redis_option, without_password
 from innkeeper.supervise import announce_ready, follow_parent, run_processes
 from innkeeper.sync_redis import open_sync, prepare_rq
@@ -31,8 +32,11 @@ _HEARTBEAT_S = 5
 @redis_option()
 @click.option("--processes", envvar="INNKEEPER_PROCESSES", type=click.IntRange(1), default=1, help="Jobs at a time.")
 @click.option("--list", "only_list", is_flag=True, help="Print the names of the jobs in the targets, and end.")
+@ops_options()
 @log_level_option()
-def jobs(targets: tuple[str, ...], redis: str, processes: int, log_level: str, *, only_list: bool) -> None:
+def jobs(
+    targets: tuple[str, ...], redis: str, processes: int, log_level: str, ops: OpsSettings, *, only_list: bool
+) -> None:
     """Run jobs. TARGET is pkg.mod, pkg.mod:function or file.py; every function marked with @job there may run."""
     set_up_logs(log_level)
     functions = load_jobs(targets)
@@ -44,19 +48,22 @@ def jobs(targets: tuple[str, ...], redis: str, processes: int, log_level: str, *
         raise TargetInvalid(f"{' '.join(targets)}: no job in it; mark functions with @job")
     if processes > 1:
         os.environ["INNKEEPER_REDIS"] = redis  # not as an argument: a password would show in ps
-        sys.exit(run_processes(["jobs", *targets, "--log-level", log_level], processes))
+        with ops.for_children(processes) as environments:
+            arguments = ["jobs", *targets, "--log-level", log_level]
+            sys.exit(run_processes(arguments, processes, environments=environments))
     follow_parent()
     asyncio.run(check_redis(redis, timeout_s=DEFAULT_TIMES.redis_timeout_ms / 1000, shown=without_password(redis)))
     prepare_rq(redis)
     from innkeeper_workers.jobs.runner import RUNNER  # noqa: PLC0415 - rq reads its settings when it is imported
 
     RUNNER.functions, RUNNER.redis_url = functions, redis
-    _work(redis)
+    _work(redis, ops)
 
 
-def _work(redis: str) -> None:
+def _work(redis: str, ops: OpsSettings) -> None:
     from rq import Worker  # noqa: PLC0415 - as above
 
+    from innkeeper_workers.jobs.metrics import JobsSource, shown  # noqa: PLC0415
     from innkeeper_workers.jobs.runner import RUNNER  # noqa: PLC0415
 
     def killed(job: "Job", pid: int, status: int, usage: object) -> None:  # noqa: ARG001 - rq's signature
@@ -81,5 +88,6 @@ def _work(redis: str) -> None:
     )
     worker.log = log
     log.info("jobs %s: %s", worker.name, ", ".join(sorted(RUNNER.functions)))
-    announce_ready()
-    worker.work(logging_level=logging.getLevelName(log.getEffectiveLevel()))
+    with shown(ops, JobsSource(worker, RUNNER.meters)) as ops_port:
+        announce_ready(ops_port=ops_port)
+        worker.work(logging_level=logging.getLevelName(log.getEffectiveLevel()))

@@ -3,6 +3,7 @@
 import asyncio
 import inspect
 import logging
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ from innkeeper.activation import text_of
 from innkeeper.address import parse_address
 from innkeeper.jobs import outcome
 from innkeeper.outside.deliver import deliver
+from innkeeper_workers.jobs.metrics import JobMeters
 
 if TYPE_CHECKING:
     from rq.job import Job
@@ -27,6 +29,7 @@ class Runner:
     Attributes:
         functions: By ``pkg.mod:function``.
         redis_url: Where the rooms are.
+        meters: What is counted.
     """
 
     functions: dict[str, Callable[..., Any]]
@@ -35,18 +38,23 @@ class Runner:
     def __init__(self) -> None:
         self.functions = {}
         self.redis_url = ""
+        self.meters = JobMeters()
 
     def perform(self, room: str, job_id: str, function: str, args: list[Any], kwargs: dict[str, Any]) -> None:
         """Run a function and push its result to the room; a failure is pushed too, then raised for rq to show."""
+        began_at_s = time.monotonic()
         try:
             value = self._call(function, args, kwargs)
         except JobTimeoutException as error:
+            self.meters.ended("timeout", time.monotonic() - began_at_s)
             self.push(room, job_id, outcome(job_id, "timeout", error=text_of(error)))
             raise
         except BaseException as error:
+            self.meters.ended("failed", time.monotonic() - began_at_s)
             what = f"{type(error).__name__}: {text_of(error)}"
             self.push(room, job_id, outcome(job_id, "failed", error=what[:1000]))
             raise
+        self.meters.ended("done", time.monotonic() - began_at_s)
         self.push(room, job_id, outcome(job_id, "done", value=value))
 
     def _call(self, function: str, args: list[Any], kwargs: dict[str, Any]) -> Any:
@@ -66,10 +74,12 @@ class Runner:
     def gone(self, job: "Job", error: str) -> None:
         """Push a failure for a job whose process died; what it had pushed itself before counts."""
         room, job_id = job.args[0], job.args[1]
+        self.meters.ended("died")
         log.warning("room %s: job %s (%s): %s", room, job_id, job.description, error)
         try:
             self.push(room, job_id, outcome(job_id, "failed", error=error))
         except Exception:  # the room's own deadline stands behind it
+            self.meters.untold()
             log.exception("room %s: job %s: its end could not be told", room, job_id)
 
 
