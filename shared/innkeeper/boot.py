@@ -135,7 +135,7 @@ async def _check_server(link: Link, shown: str) -> None:
             f"Redis at {shown} has maxmemory-policy {policy[1].decode()}: it could drop rooms when memory is short. "
             "Set it to noeviction (CONFIG SET maxmemory-policy noeviction, and in its configuration file)"
         )
-    is_cluster = isinstance(info, bytes) and b"redis_mode:cluster" in info
+    is_cluster = isinstance(info, bytes) and re.search(rb"^(redis|server)_mode:cluster", info, re.MULTILINE) is not None
     if is_cluster and isinstance(coverage, list) and b"yes" in coverage:
         log.warning(
             "the cluster at %s has cluster-require-full-coverage yes: if one primary is gone, all rooms stand still",

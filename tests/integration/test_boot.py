@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from harness.cluster import Cluster
 from harness.valkey import Valkey
 from innkeeper.boot import check_redis
 from innkeeper.errors import RedisUnusable
@@ -70,3 +71,16 @@ async def test_a_server_that_shows_nothing_is_taken_with_warnings(
     for text in ("does not tell its version", "eviction policy", "whether it keeps data on disk", "its configuration"):
         assert sum(text in warning for warning in found) == 1, found
     assert all("NOPERM" in warning for warning in found)
+
+
+async def test_every_primary_of_a_cluster_is_looked_at(caplog: pytest.LogCaptureFixture) -> None:
+    """One of three that stops all rooms with the others is warned of; the last one that evicts is enough to refuse."""
+    async with Cluster() as cluster:
+        assert not any("full-coverage" in warning for warning in await warnings(cluster.url, caplog))
+        await cluster.tell(cluster.nodes[1], "CONFIG", "SET", "cluster-require-full-coverage", "yes")
+        found = [warning for warning in await warnings(cluster.url, caplog) if "full-coverage" in warning]
+        assert len(found) == 1
+        assert "all rooms stand still" in found[0]
+        await cluster.tell(cluster.nodes[2], "CONFIG", "SET", "maxmemory-policy", "allkeys-lru")
+        with pytest.raises(RedisUnusable, match="has maxmemory-policy allkeys-lru"):
+            await check_redis(cluster.url, timeout_s=5, shown="here")
