@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, cast
+from unittest.mock import Mock
 
 import pytest
 from redis.asyncio.connection import AbstractConnection
@@ -16,6 +17,7 @@ from innkeeper import keys
 from innkeeper.address import Address
 from innkeeper.channel import Reply
 from innkeeper.functions.library import load_library
+from innkeeper.keys import room_keys
 from innkeeper.redis_client import Connect, Link, connector
 from innkeeper.subscriber import Subscriber
 from innkeeper_edge.edge import Edge
@@ -115,6 +117,14 @@ async def is_member(fleet: Fleet, room: Address) -> bool:
 async def is_woken(fleet: Fleet, room: Address) -> bool:
     """Return whether the room stands in its wake queue."""
     return await fleet.link.call("ZSCORE", keys.wake_queue(room.kind), str(room)) is not None
+
+
+@pytest.mark.parametrize("is_giving_back", [False, True])
+async def test_a_lease_that_is_being_given_back_is_not_lost(fleet: Fleet, is_giving_back: bool) -> None:
+    """A renewal that crosses the release of its room finds no token any more: what that means the release knows."""
+    owner = Mock(keys=room_keys(ROOM), token="1:7", read_iseq=0, is_giving_back=is_giving_back)
+    await Pulse(fleet)._renew([owner])
+    assert owner.drop.called is not is_giving_back
 
 
 async def test_a_worker_declared_dead_moves_its_rooms_to_its_new_name(fleet: Fleet) -> None:

@@ -72,6 +72,7 @@ class Owner:
         self.lease_sent_at_s = asked_at_s
         self.used_at_s = fleet.loop.time()
         self.leaving = ""
+        self.is_giving_back = False  # its release is on its way: whether it counts, the answer to that says
         self.wanted = False  # whether the room wants an owner although it was released
         self.inside: InboxEvent | None = None
         self.unsettled: InboxEvent | None = None  # the first one of the turn under way
@@ -371,7 +372,7 @@ class Owner:
             await self._put_to_sleep()
             why = "handover"  # an instance that has run on_sleep is not used any more
         await self._alarm.before_release()
-        self._has_news = False
+        self._has_news, self.is_giving_back = False, True
         reply = await self._ask(
             functions.release(
                 self.keys,
@@ -385,7 +386,7 @@ class Owner:
         if released.backlog or self._has_news or self.courier.holds:
             self.wanted = True  # something came while it was given back, or is still owed
         if released.ours:
-            self.leaving = ""
+            self.leaving, self.is_giving_back = "", False
             self._must_read = True
             return False
         return True

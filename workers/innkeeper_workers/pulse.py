@@ -162,6 +162,8 @@ class Pulse:
                 log.warning("room %s: lease not renewed: %s", owner.address, reply)
                 continue
             iseq = functions.read_renewed(reply)
+            if iseq is None and owner.is_giving_back:
+                continue
             if iseq is None:
                 log.warning("room %s: lease lost, handler cancelled", owner.address)
                 owner.drop("the room was lost to another owner")
