@@ -122,7 +122,7 @@ async def is_woken(fleet: Fleet, room: Address) -> bool:
 @pytest.mark.parametrize("is_giving_back", [False, True])
 async def test_a_lease_that_is_being_given_back_is_not_lost(fleet: Fleet, is_giving_back: bool) -> None:
     """A renewal that crosses the release of its room finds no token any more: what that means the release knows."""
-    owner = Mock(keys=room_keys(ROOM), token="1:7", read_iseq=0, is_giving_back=is_giving_back)
+    owner = Mock(keys=room_keys(ROOM), token="1:7", read_iseq=0, is_giving_back=is_giving_back)  # noqa: S106 - none, a token of ownership
     await Pulse(fleet)._renew([owner])
     assert owner.drop.called is not is_giving_back
 
