@@ -9,7 +9,7 @@ COPY workers workers
 COPY clients clients
 RUN pip wheel --no-cache-dir --no-deps --wheel-dir /wheels . \
     && python -m venv /opt/innkeeper \
-    && /opt/innkeeper/bin/pip install --no-cache-dir -c constraints.txt "$(echo /wheels/innkeeper-*.whl)[speed,metrics]"
+    && /opt/innkeeper/bin/pip install --no-cache-dir -c constraints.txt "$(echo /wheels/innkeeper-*.whl)[speed,jwt,metrics]"
 
 FROM python:3.13-slim
 # The venv is complete, compiled files included, so the file system may be read-only.

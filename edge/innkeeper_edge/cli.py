@@ -22,6 +22,7 @@ from innkeeper.supervise import announce_ready, follow_parent, reserve_port, run
 from innkeeper.supervise.pool import STOP_GRACE_S
 from innkeeper_edge.app import Site
 from innkeeper_edge.auth import Anybody, Authenticator
+from innkeeper_edge.auth.hiding import hide_secrets
 from innkeeper_edge.auth.options import auth_options, take_options
 from innkeeper_edge.drain import drain
 from innkeeper_edge.edge import Edge
@@ -136,6 +137,7 @@ async def serve(
     runner = web.AppRunner(
         make_site(edge).make_app(),
         access_log=None,
+        logger=hide_secrets(),
         keepalive_timeout=limits.head_s,
         shutdown_timeout=_DRAIN_S,
         handle_signals=False,

@@ -28,7 +28,7 @@ async def serve(  # noqa: PLR0917 - all that is known of it
     if kind.request_s is None:
         return _NO_REQUESTS.response()
     # What said who it is stays here: rooms get the user.
-    hidden = () if isinstance(edge.authenticator, Anybody) else ("authorization", QUERY)
+    hidden = () if isinstance(edge.authenticator, Anybody) else ("authorization", "sec-websocket-protocol", QUERY)
     body = await _body(request, kind.message_bytes)
     if isinstance(body, Rejection):
         return body.response()

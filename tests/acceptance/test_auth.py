@@ -105,6 +105,9 @@ async def test_requests_bring_a_user_and_no_token(house: House) -> None:
         async with http.get(url(house, "vault/c", scheme="http", query=f"?token={good}&x=1")) as answer:
             got = await answer.json()
         assert (got["you"], got["query"], "authorization" in got["headers"]) == (["id-ann", "ann"], {"x": "1"}, False)
+        offered = {"Sec-WebSocket-Protocol": f"bearer.{good}"}
+        async with http.get(url(house, "vault/c", scheme="http"), headers=offered) as answer:
+            assert good not in await answer.text()
         async with http.get(url(house, "vault/closed", scheme="http")) as answer:
             assert (answer.status, await answer.json()) == (403, {"error": "forbidden"})
 
@@ -202,6 +205,16 @@ async def test_a_room_moves_nobody_where_its_token_does_not_lead(house: House) -
         assert socket.close_code == 4403
 
 
+async def _answer_to(house: House, sent: str) -> bytes:
+    """Return how the answer to raw bytes begins."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", house.edges[0].facts["port"])
+    writer.write(sent.encode())
+    async with asyncio.timeout(15):
+        answer = await reader.read(12)
+    writer.close()
+    return answer
+
+
 async def test_no_token_is_in_any_log(house: House) -> None:
     """After all that, at level debug, with good tokens and bad in every place: no token, no key, no forged line."""
     forged = token("x\n2026-01-01 00:00:00,000 ERROR innkeeper: forged")
@@ -222,7 +235,19 @@ async def test_no_token_is_in_any_log(house: House) -> None:
                     await _first(socket)
             except (websockets.InvalidStatus, websockets.ConnectionClosed):
                 pass
+    only = websockets.Subprotocol(f"bearer.{token()}")
+    async with websockets.connect(url(house, "vault/z"), subprotocols=[only]) as socket:
+        assert await _first(socket) == {"you": ["id-ann", "ann"]}
+    for malformed in (
+        f"GET /parties/vault/z?token={token()} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token()}\0\r\n\r\n",
+        f"GET /parties/vault/z HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token() * 60}\r\n\r\n",
+        f"GET /parties/vault/z?token={token()} HTTP/7\r\nHost: x\r\n\r\n",
+        f"GET /parties/vault/z\r\nAuthorization {token()}\r\n\r\n",
+        f"{token()}\r\n\r\n",
+    ):
+        assert (await _answer_to(house, malformed)).endswith(b" 400")
     logs = "".join(role.log for role in (*house.edges, *house.workers))
+    assert "a malformed request was refused" in logs
     assert "a token was refused: it has expired" in logs
     assert SECRET not in logs
     assert "eyJ" not in logs  # what every JSON in a token begins with

@@ -7,10 +7,12 @@ import shutil
 import signal
 import socket
 import sys
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import jwt
 import pytest
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import InvalidStatus
@@ -249,6 +251,20 @@ async def test_killed_valkey_comes_back_with_its_rooms(dev: Dev) -> None:
     async with dev.enter("bob") as bob:
         history = await heard(bob, type="history")
         assert [message["text"] for message in history["messages"]] == ["kept", "after"]
+
+
+async def test_dev_asks_for_tokens_where_it_is_told_to(dev: Dev, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With --auth jwt its edge lets in nobody without a token."""
+    secret = "s" * 32
+    monkeypatch.setenv("INNKEEPER_JWT_SECRET", secret)
+    monkeypatch.setenv("INNKEEPER_JWT_AUDIENCE", "here")
+    await dev.start("--auth", "jwt")
+    with pytest.raises(InvalidStatus, match="401"):
+        async with dev.enter("ada"):
+            pass
+    claims = {"sub": "1", "name": "ada", "aud": "here", "exp": time.time() + 60, "rooms": ["chat/*"]}
+    async with dev.enter(f"x&token={jwt.encode(claims, secret)}") as ada:
+        assert (await heard(ada, type="members"))["names"] == ["ada"]
 
 
 async def test_killed_edge_comes_back_on_its_port(dev: Dev) -> None:

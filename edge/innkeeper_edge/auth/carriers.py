@@ -35,5 +35,10 @@ def token_of(request: web.BaseRequest) -> str | Rejection | None:
     if len(found) > 1:
         return _TWO
     for token in found:
-        return token if len(token) <= _TOKEN_BYTES and _TOKEN.fullmatch(token) else _BAD
+        return token if is_token(token) else _BAD
     return None
+
+
+def is_token(text: str) -> bool:
+    """Return whether something may be a token, by its length and characters."""
+    return len(text) <= _TOKEN_BYTES and _TOKEN.fullmatch(text) is not None

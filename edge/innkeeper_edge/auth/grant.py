@@ -74,11 +74,13 @@ class Grant(NamedTuple):
         user: Its ``id`` is what sessions are bound to.
         rooms: Which it may enter.
         expires_s: Unix time after which its sockets are closed (4401); infinite where nothing says so.
+        is_renewable: Whether an open socket may be given a new token.
     """
 
     user: User
     rooms: Patterns
     expires_s: float = math.inf
+    is_renewable: bool = True
 
 
 class Authenticator(Protocol):

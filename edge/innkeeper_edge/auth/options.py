@@ -68,19 +68,20 @@ class AuthOptions(NamedTuple):
         for given in self.keys:
             kid, sign, path = given.rpartition("=")
             keys.append(jwt_keys.file_key(Path(path if sign else given), kid=kid))
-        url = self.jwks if self.jwks.startswith(("https://", "http://")) else ""
-        if self.jwks and not url:
-            keys += jwt_keys.jwks_file(Path(self.jwks))
-        jwt_keys.check_distinct(keys)
-        if not keys and not url:
+        is_url = self.jwks.startswith(("https://", "http://"))
+        listed = jwt_keys.jwks_file(Path(self.jwks)) if self.jwks and not is_url else []
+        jwt_keys.check_distinct([*keys, *listed])
+        if not keys and not self.jwks:
             raise AuthInvalid(f"--auth jwt needs keys: {SECRET_VARIABLE}, --jwt-key or --jwt-jwks")
         if not self.audiences:
             raise AuthInvalid("--auth jwt needs --jwt-audience: a token for another service must not open rooms here")
         algorithms = self.algorithms or tuple(
-            name for name in jwt_keys.ALGORITHMS if (url and name != "HS256") or name in {key.algorithm for key in keys}
+            name
+            for name in jwt_keys.ALGORITHMS
+            if (is_url and name != "HS256") or name in {key.algorithm for key in (*keys, *listed)}
         )
         return tokens.JwtAuthenticator(
-            tokens.JwtSettings(tuple(keys), url, algorithms, self.audiences, self.issuer, self.rooms_claim)
+            tokens.JwtSettings(tuple(keys), self.jwks, algorithms, self.audiences, self.issuer, self.rooms_claim)
         )
 
 

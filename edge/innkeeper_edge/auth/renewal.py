@@ -16,8 +16,12 @@ log = logging.getLogger("innkeeper.edge")
 
 
 def left_s(grant: Grant) -> int | None:
-    """Return for how many whole seconds a grant still counts; None: for ever."""
-    return None if math.isinf(grant.expires_s) else max(0, math.floor(grant.expires_s - time.time()))
+    """Return for how many whole seconds a grant still counts; None: for ever, or a new token would not help."""
+    return (
+        None
+        if math.isinf(grant.expires_s) or not grant.is_renewable
+        else max(0, math.floor(grant.expires_s - time.time()))
+    )
 
 
 async def renew(edge: "Edge", member: "SessionMember", room: "Address", token: str) -> None:

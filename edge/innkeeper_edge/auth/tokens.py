@@ -4,6 +4,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import aiohttp
@@ -11,10 +12,10 @@ import jwt
 from aiohttp import web
 
 from innkeeper.connection import User
-from innkeeper_edge.auth.carriers import token_of
+from innkeeper_edge.auth.carriers import is_token, token_of
 from innkeeper_edge.auth.errors import AuthInvalid, TokenInvalid
 from innkeeper_edge.auth.grant import Grant, PatternInvalid, Patterns, refuse
-from innkeeper_edge.auth.jwt_keys import Key, jwks_keys
+from innkeeper_edge.auth.jwt_keys import Key, jwks_file, jwks_keys
 from innkeeper_edge.auth.nobody import shown_name
 from innkeeper_edge.handshake import Rejection
 
@@ -26,7 +27,10 @@ _FETCH_S = 5.0
 _FETCH_BYTES = 262_144
 _REFRESH_S = 300.0
 _AGAIN_S = 10.0
+_FIRST_AGAIN_S = 1.0
+_LATEST_S = 2**53
 _NO_TOKEN: Final = refuse("send a token: Authorization: Bearer, or the subprotocol bearer.TOKEN, or ?token=")
+_NO_KEYS: Final = Rejection(503, "unavailable", "the keys of tokens are not known yet", (("Retry-After", "1"),))
 _BAD_TOKEN: Final = refuse("this token is not valid (any more)")
 
 
@@ -35,7 +39,7 @@ class JwtSettings(NamedTuple):
 
     Attributes:
         keys: Those that are known at the start.
-        jwks_url: Where more come from; empty: nowhere.
+        jwks: URL or file where more come from, read again for an unknown key id; empty: nowhere.
         algorithms: The only ones taken, whatever a token says of itself.
         audiences: ``aud`` has to name one of them.
         issuer: What ``iss`` has to be; empty: anything.
@@ -44,7 +48,7 @@ class JwtSettings(NamedTuple):
     """
 
     keys: tuple[Key, ...]
-    jwks_url: str
+    jwks: str
     algorithms: tuple[str, ...]
     audiences: tuple[str, ...]
     issuer: str = ""
@@ -62,15 +66,22 @@ class JwtAuthenticator:
 
     async def open(self) -> None:
         """Fetch the keys; where they cannot be had yet, requests wait for the next try."""
-        if self._settings.jwks_url:
+        if self._settings.jwks:
             await self._refresh()
+        if self._settings.jwks.startswith("http://"):
+            log.warning(
+                "the keys at %s come without TLS: who is on the way there can let in anybody", self._settings.jwks
+            )
 
     async def grant(self, request: web.BaseRequest) -> Grant | Rejection:
         """Return what the token of a request grants."""
         token = token_of(request)
         if token is None:
             return _NO_TOKEN
-        return token if isinstance(token, Rejection) else await self.renew(token) or _BAD_TOKEN
+        if isinstance(token, Rejection):
+            return token
+        found = await self.renew(token)
+        return found or (_BAD_TOKEN if self._known else _NO_KEYS)
 
     async def renew(self, token: str) -> Grant | None:
         """Return what a token grants, None where it is not valid; the log says why."""
@@ -87,9 +98,9 @@ class JwtAuthenticator:
     async def _keys_for(self, kid: str) -> list[Key]:
         """Return those that may have signed: the one of that id, or without an id all that have none."""
         now_s = time.monotonic()
-        if self._settings.jwks_url and now_s - self._fetched_at_s > _REFRESH_S:
+        if self._settings.jwks and now_s - self._fetched_at_s > _REFRESH_S:
             await self._refresh()
-        if self._settings.jwks_url and not any(key.kid == kid for key in self._known):
+        if self._settings.jwks and not any(key.kid == kid for key in self._known):
             await self._refresh()  # a new key perhaps
         keys = self._known
         return [key for key in keys if key.kid == kid] or [key for key in keys if not kid or not key.kid]
@@ -101,12 +112,12 @@ class JwtAuthenticator:
     async def _refresh(self) -> None:
         """Fetch the JWKS, at most every ten seconds; where that fails the keys stay as they are."""
         async with self._lock:
-            if time.monotonic() - self._tried_at_s < _AGAIN_S:
+            if time.monotonic() - self._tried_at_s < (_AGAIN_S if self._known else _FIRST_AGAIN_S):
                 return
             self._tried_at_s = time.monotonic()
-            url = self._settings.jwks_url
+            url = self._settings.jwks
             try:
-                keys = jwks_keys(await _fetch(url), secrets=False)
+                keys = await _keys_at(url)
             except (aiohttp.ClientError, TimeoutError, AuthInvalid, ValueError) as error:
                 log.warning("the keys at %s could not be had: %s", url, str(error) or type(error).__name__)
                 return
@@ -117,10 +128,14 @@ class JwtAuthenticator:
 
     # --- tokens ---------------------------------------------------------------------------------------------------
     async def _verified(self, token: str) -> dict[str, Any]:
+        if not is_token(token):
+            raise TokenInvalid("it is too long, or has characters that no token has")
         try:
             header = jwt.get_unverified_header(token)
-        except jwt.PyJWTError:
+        except (jwt.PyJWTError, ValueError, RecursionError):
             raise TokenInvalid("it cannot be read") from None
+        if "crit" in header or "b64" in header:
+            raise TokenInvalid("it demands what is not understood here")
         kid, algorithm = header.get("kid", ""), header.get("alg")
         if not isinstance(kid, str) or algorithm not in self._settings.algorithms:
             raise TokenInvalid("its algorithm is not one of those allowed")
@@ -155,6 +170,8 @@ class JwtAuthenticator:
         user_id, name, expires_s = claims["sub"], claims.get("name"), claims["exp"]
         if not isinstance(user_id, str) or not 0 < len(user_id) <= _USER_CHARACTERS or not user_id.isprintable():
             raise TokenInvalid(f"sub is to be 1 to {_USER_CHARACTERS} printable characters")
+        if not all(_is_time(claims[name]) for name in ("exp", "nbf", "iat") if name in claims):
+            raise TokenInvalid("its times are no numbers")
         rooms = claims.get(self._settings.rooms_claim, [])
         try:
             patterns = Patterns(rooms.split() if isinstance(rooms, str) else rooms)
@@ -172,6 +189,17 @@ _REASONS: Final[dict[type[Exception], str]] = {
     jwt.InvalidIssuerError: "it is from another issuer",
     jwt.MissingRequiredClaimError: "exp, aud or sub is missing",
 }
+
+
+def _is_time(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < _LATEST_S
+
+
+async def _keys_at(place: str) -> list[Key]:
+    """Return the keys at a URL or in a file; only a file may hold secrets."""
+    if place.startswith(("https://", "http://")):
+        return jwks_keys(await _fetch(place), secrets=False)
+    return await asyncio.to_thread(jwks_file, Path(place))
 
 
 async def _fetch(url: str) -> bytes:

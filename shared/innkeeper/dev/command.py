@@ -31,6 +31,12 @@ from innkeeper.supervise import follow_parent, reserve_port
 )
 @click.option("--redis-server", metavar="PATH", help="Server program to start instead of the one found.")
 @click.option("--reload/--no-reload", default=True, help="Reload the rooms when their files are saved.")
+@click.option(
+    "--auth",
+    default="none",
+    metavar="none|jwt|pkg.mod:function",
+    help="Who may join. 'none': anybody. What else jwt needs stands in INNKEEPER_JWT_...",
+)
 @log_level_option(default="warning")
 @click.pass_context
 def dev(
@@ -43,6 +49,7 @@ def dev(
     data_dir: Path,
     redis_server: str | None,
     reload: bool,
+    auth: str,
     log_level: str,
 ) -> None:
     """Run everything on this machine, with a page to play with a room.
@@ -62,6 +69,7 @@ def dev(
             redis_url=redis,
             redis_server=redis_server,
             reload=reload,
+            auth=auth,
             log_level=log_level,
         )
         ctx.exit(asyncio.run(House(plan).run()))

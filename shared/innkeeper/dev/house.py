@@ -39,6 +39,7 @@ class Plan:
     """None: a Valkey of our own."""
     redis_server: str | None = None
     reload: bool = True
+    auth: str = "none"
     log_level: str = "info"
     command: Sequence[str] = INNKEEPER_COMMAND
     """What ``edge`` and ``worker`` are given to."""
@@ -125,7 +126,7 @@ class House:
         address = ["--host", plan.host, "--port", str(plan.port), "--reuse-port"]
         page = ["--page", *(("--page-file", str(plan.page_file)) if plan.page_file else ())]
         edge = self._keep(
-            "edge", [*plan.command, "edge", *address, "--auth", "none", "--drain-s", "0", *page], environment
+            "edge", [*plan.command, "edge", *address, "--auth", plan.auth, "--drain-s", "0", *page], environment
         )
         try:
             async with asyncio.TaskGroup() as group:

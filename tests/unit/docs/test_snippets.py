@@ -11,13 +11,19 @@ from typing import Any
 from unittest.mock import create_autospec
 
 import pytest
+from aiohttp.test_utils import make_mocked_request
 
 import innkeeper.client
 from innkeeper import Innkeeper, Response, Room, User
+from innkeeper.address import parse_address
 from innkeeper.outside.ear import Output
 from innkeeper.outside.room import Member, OutsideRoom, Tail
 from innkeeper.outside.sync import SyncInnkeeper, SyncRoom
 from innkeeper.testing import RoomHarness
+from innkeeper_edge.auth import Grant
+from innkeeper_edge.auth.function import FunctionAuthenticator
+from innkeeper_edge.auth.jwt_keys import secret_key
+from innkeeper_edge.auth.tokens import JwtAuthenticator, JwtSettings
 
 ROOT = Path(__file__).parents[3]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -245,6 +251,27 @@ async def test_the_bot_of_clients_md(programs: Programs, capsys: pytest.CaptureF
     await function_of("clients.md", "greet")("ws://127.0.0.1:8000/parties/chat/lobby")
     programs.member.send.assert_called_once_with({"text": "hello"})
     assert capsys.readouterr().out == "{'text': 'welcome'}\n"
+
+
+async def test_the_tokens_of_auth_md() -> None:
+    """An edge that is set up as the page says takes the token that the page makes, for the rooms it names."""
+    secret = "s" * 32
+    token = function_of("auth.md", "room_token")("u-1", "Ann", secret)
+    keys = (secret_key(secret.encode()),)
+    grant = await JwtAuthenticator(JwtSettings(keys, "", ("HS256",), ("rooms.example.com",))).renew(token)
+    assert grant is not None
+    assert tuple(grant.user) == ("u-1", "Ann")
+    rooms = ("chat/lobby", "inbox/u-1", "inbox/u-2")
+    assert [parse_address(room) in grant.rooms for room in rooms] == [True, True, False]
+
+
+@pytest.mark.parametrize(("cookie", "user"), [("s3cr3t-cookie", "u-17"), ("other", None)])
+async def test_the_function_of_auth_md(cookie: str, user: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It says who has the cookie, in a form that an edge takes."""
+    monkeypatch.setitem(sys.modules, "doors", Programs(who=function_of("auth.md", "who")))
+    request = make_mocked_request("GET", "/parties/chat/lobby", {"Cookie": f"session={cookie}"})
+    grant = await FunctionAuthenticator("doors:who").grant(request)
+    assert (grant.user.id if isinstance(grant, Grant) else None) == user
 
 
 def test_the_tests_of_the_pages_pass(tmp_path: Path) -> None:

@@ -1,9 +1,12 @@
 """Which rooms a pattern means, functions that say who it is, and the options that choose between them."""
 
 import asyncio
+import contextlib
 import random
+import re
 import string
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +15,14 @@ from aiohttp.test_utils import make_mocked_request
 
 from innkeeper.address import Address, InvalidAddress, check_address
 from innkeeper.connection import User
+from innkeeper.errors import Refused
 from innkeeper.keys import room_keys
 from innkeeper_edge.auth import Anybody, Grant, PatternInvalid, Patterns
 from innkeeper_edge.auth import function as functions
 from innkeeper_edge.auth.errors import AuthInvalid
 from innkeeper_edge.auth.function import FunctionAuthenticator
 from innkeeper_edge.auth.options import SECRET_VARIABLE, AuthOptions
+from innkeeper_edge.auth.renewal import left_s
 from innkeeper_edge.auth.tokens import JwtAuthenticator
 
 REQUEST = make_mocked_request("GET", "/parties/chat/lobby?name=%20Ann%0a")
@@ -148,16 +153,59 @@ async def test_a_function_that_fails_or_hangs(
     def broken(_: Any) -> str:
         raise OSError("the secret is hunter2")
 
+    async def leaving(_: Any) -> str:
+        sys.exit("hunter2")
+
     async def hanging(_: Any) -> str:
         await asyncio.sleep(3600)
         return "late"
 
+    async def stubborn(_: Any) -> str:
+        while not done.is_set():
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.sleep(0.01)
+        return "late"
+
+    def blocking(_: Any) -> str:
+        done.wait(20)
+        return "late"
+
+    done = threading.Event()
     monkeypatch.setattr(functions, "_DECIDE_S", 0.05)
-    for function in (broken, hanging):
+    for function in (hanging, stubborn, blocking):
         refused = await judge(function, monkeypatch).grant(REQUEST)
         assert not isinstance(refused, Grant)
+        assert refused.status == 503
+    done.set()
+    monkeypatch.setattr(functions, "_DECIDE_S", 10)
+    for failing in (broken, leaving):
+        refused = await judge(failing, monkeypatch).grant(REQUEST)
+        assert not isinstance(refused, Grant)
         assert (refused.status, "hunter2" in refused.message) == (503, False)
-    assert "took longer" in caplog.text
+    assert caplog.text.count("took longer") == 3
+    assert "hunter2" not in caplog.text
+    assert re.search(r"failed: OSError in .*test_grants.py:\d+", caplog.text)
+
+
+async def test_a_function_may_say_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The text of Refused is for the client; the loop is free while a function without await is asked."""
+    loop_thread = threading.get_ident()
+
+    def who(_: Any) -> str:
+        raise Refused("log in first" if threading.get_ident() != loop_thread else "the loop was held")
+
+    refused = await judge(who, monkeypatch).grant(REQUEST)
+    assert not isinstance(refused, Grant)
+    assert (refused.status, refused.message) == (401, "log in first")
+
+
+async def test_what_a_function_grants_is_not_renewed_in_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So clients are not told when it ends: a new socket is the way."""
+    asked = judge(lambda _: {"id": "u-1", "rooms": "chat/* match/1", "expires_s": 2_000_000_000}, monkeypatch)
+    grant = await asked.grant(REQUEST)
+    assert isinstance(grant, Grant)
+    assert (grant.expires_s, left_s(grant), Address("match", "1") in grant.rooms) == (2_000_000_000, None, True)
+    assert await asked.renew("x") is None
 
 
 def test_options_choose(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""Tokens: forty ways to bring a wrong one, and the few right ones."""
+"""Tokens: sixty ways to bring a wrong one, and the few right ones."""
 
 import asyncio
 import base64
@@ -8,6 +8,7 @@ import json
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import jwt
@@ -17,10 +18,12 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
 from innkeeper.address import Address
+from innkeeper_edge.app import Site
 from innkeeper_edge.auth import Grant
 from innkeeper_edge.auth.errors import AuthInvalid
 from innkeeper_edge.auth.jwt_keys import Key, check_distinct, file_key, jwks_file, jwks_keys, secret_key
 from innkeeper_edge.auth.tokens import JwtAuthenticator, JwtSettings
+from innkeeper_edge.limits import Limits
 
 SECRET, OTHER = b"k" * 32, b"o" * 32
 RSA = rsa.generate_private_key(public_exponent=65537, key_size=2048)
@@ -120,6 +123,18 @@ ATTACKS: dict[str, Callable[[], str]] = {
     "expired": lambda: signed(exp=NOW - 60),
     "no exp": lambda: signed(exp=None),
     "exp text": lambda: by_hand({"alg": "HS256"}, claims(exp="never")),
+    "exp digits in text": lambda: by_hand({"alg": "HS256"}, claims(exp=str(NOW + 300))),
+    "exp after all time": lambda: by_hand({"alg": "HS256"}, claims(exp=10**30)),
+    "exp true": lambda: by_hand({"alg": "HS256"}, claims(exp=True)),
+    "exp no number": lambda: by_hand({"alg": "HS256"}, claims(exp=float("nan"))),
+    "iat in text": lambda: by_hand({"alg": "HS256"}, claims(iat=str(NOW))),
+    "crit that is met": lambda: by_hand({"alg": "HS256", "crit": ["exp"], "exp": NOW + 300}, claims()),
+    "larger than 4 KiB": lambda: signed(pad="x" * 4096),
+    "half a surrogate in sub": lambda: by_hand({"alg": "HS256"}, claims(sub="u\ud800")),
+    "sub with an escape": lambda: signed(sub="u\x1b[2J"),
+    "sub turned around": lambda: signed(sub="u\u202e1"),
+    "alg in small letters": lambda: by_hand({"alg": "hs256"}, claims()),
+    "blank before the dot": lambda: signed().replace(".", " .", 1),
     "exp huge": lambda: by_hand({"alg": "HS256"}, claims(exp=float("inf"))),
     "not yet": lambda: signed(nbf=NOW + 3600),
     "from the future": lambda: signed(iat=NOW + 3600),
@@ -158,6 +173,24 @@ async def test_a_token_that_proves_nothing_is_refused(attack: str) -> None:
     assert dict(refused.headers)["WWW-Authenticate"] == "Bearer"
 
 
+UPGRADE = {
+    "Host": "rooms.example", "Upgrade": "websocket", "Connection": "upgrade", "Sec-WebSocket-Version": "13",
+    "Sec-WebSocket-Key": "AAAAAAAAAAAAAAAAAAAAAA==",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("attack", ATTACKS)
+async def test_an_attack_ends_before_the_upgrade(attack: str) -> None:
+    """Sockets and requests get 401 from an edge that has no Redis, no rooms and no kinds to ask."""
+    edge: Any = SimpleNamespace(
+        authenticator=JwtAuthenticator(settings()), limits=Limits(), loop=asyncio.get_running_loop()
+    )
+    for more in (UPGRADE, {}):
+        asked = request(Authorization=f"Bearer {ATTACKS[attack]()}", **more)
+        answer = await Site(edge).room(cast("web.Request", asked))
+        assert (answer.status, answer.headers["WWW-Authenticate"]) == (401, "Bearer")
+
+
 GOOD: dict[str, Callable[[], str]] = {
     "a secret": signed,
     "rsa": lambda: signed(RSA, "RS256", {"kid": "rsa1"}),
@@ -167,7 +200,7 @@ GOOD: dict[str, Callable[[], str]] = {
         headers={"jwk": {"kty": "oct", "k": part(OTHER)}, "jku": "http://127.0.0.1:1/"}
     ),
     "two audiences": lambda: signed(aud=["other", AUDIENCE]),
-    "within the leeway": lambda: signed(exp=NOW - 5, iat=NOW + 10),
+    "within the leeway": lambda: signed(exp=int(time.time()) - 5, iat=int(time.time()) + 10),
 }
 
 
@@ -313,7 +346,7 @@ async def test_keys_are_fetched_and_fetched_again(monkeypatch: pytest.MonkeyPatc
         return json.dumps({"keys": served}).encode()
 
     monkeypatch.setattr("innkeeper_edge.auth.tokens._fetch", fetch)
-    judge = JwtAuthenticator(settings(keys=(), jwks_url="https://keys.example"))
+    judge = JwtAuthenticator(settings(keys=(), jwks="https://keys.example"))
     await judge.open()
     new = signed(EC, "ES256", {"kid": "e2"})
     assert await judge.renew(signed(RSA, "RS256", {"kid": "r1"})) is not None
@@ -325,3 +358,30 @@ async def test_keys_are_fetched_and_fetched_again(monkeypatch: pytest.MonkeyPatc
     judge._tried_at_s -= 11
     assert await judge.renew(signed(ED, "EdDSA", {"kid": "d3"})) is None
     assert (await judge.renew(new) is not None, fetched) == (True, 3)
+
+
+async def test_a_jwks_file_is_read_again(tmp_path: Path) -> None:
+    """A key that is put into it counts without a restart; while the file makes no sense the old ones count."""
+    path = tmp_path / "keys.json"
+    path.write_text(json.dumps({"keys": [jwk(RSA, "r1")]}))
+    judge = JwtAuthenticator(settings(keys=(), jwks=str(path)))
+    await judge.open()
+    old, new = signed(RSA, "RS256", {"kid": "r1"}), signed(EC, "ES256", {"kid": "e2"})
+    path.write_text(json.dumps({"keys": [jwk(RSA, "r1"), jwk(EC, "e2")]}))
+    judge._tried_at_s -= 11
+    assert await judge.renew(new) is not None
+    path.write_text("{")
+    judge._tried_at_s -= 11
+    assert await judge.renew(signed(ED, "EdDSA", {"kid": "d3"})) is None
+    assert await judge.renew(old) is not None
+
+
+async def test_without_any_key_the_client_comes_again(caplog: pytest.LogCaptureFixture) -> None:
+    """An edge that could not fetch its keys yet blames no token: 503; and says that it fetches without TLS."""
+    judge = JwtAuthenticator(settings(keys=(), jwks="http://127.0.0.1:1/keys"))
+    await judge.open()
+    refused = await judge.grant(request(Authorization=f"Bearer {signed()}"))
+    assert not isinstance(refused, Grant)
+    assert (refused.status, dict(refused.headers)) == (503, {"Retry-After": "1"})
+    assert "could not be had" in caplog.text
+    assert "without TLS" in caplog.text
