@@ -184,7 +184,8 @@ class WorkerSource:
         yield OWNERLESS, (), len(sweep.deserted)
         yield OWNERLESS_S, (), fleet.loop.time() - min(sweep.deserted.values()) if sweep.deserted else 0.0
         yield SILENT, (), self._silent_s
-        for kind, counts in meters.kinds.items():
+        for kind in sorted({*fleet.rooms, *meters.kinds}):  # from 0 on, so that the first failure is an increase
+            counts = meters.kinds[kind]
             yield EVENTS, (kind,), counts.events
             yield OUTPUTS, (kind,), counts.outputs
             yield COMMITS, (kind,), counts.commits
