@@ -81,8 +81,10 @@ class EdgeSource:
     def missing(self) -> list[str]:
         """Return what is missing before this edge should get sockets."""
         edge = self._edge
+        if edge.draining:
+            return ["this edge is draining"]
         if not edge.ready.is_set():
-            return ["Redis and its functions were not reached yet, or this edge is draining"]
+            return ["Redis and its functions were not reached yet"]
         missing = []
         if self._silent_s > _SILENT_S:
             missing.append(f"Redis has not answered for {self._silent_s:.0f} s")
