@@ -11,10 +11,11 @@ from typing import Any
 import click
 from aiohttp import web
 
-from innkeeper.boot import check_redis, run_role, set_up_logs, stop_asked
+from innkeeper.boot import check_redis, run_role, stop_asked
 from innkeeper.durability import Durability
 from innkeeper.errors import PortTaken
 from innkeeper.lease import DEFAULT_TIMES
+from innkeeper.logs import describe, set_up_logs
 from innkeeper.ops import NO_OPS, OpsSettings, ops_options
 from innkeeper.ops.listener import Listener
 from innkeeper.options import durability_option, log_level_option, redis_option, without_password
@@ -133,6 +134,7 @@ async def serve(
     await authenticator.open()
     allow_open_files(limits)
     edge = Edge(where, times, durability, limits, authenticator)
+    describe(lambda _room: {"incarnation": edge.incarnation})
     shown = Listener(ops, EdgeSource(edge))
     runner = web.AppRunner(
         make_site(edge).make_app(),

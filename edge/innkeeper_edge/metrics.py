@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
 
+from innkeeper.close_codes import TABLE
 from innkeeper.ops import Family, Sample
 from innkeeper_edge.session_member import SessionMember
 
@@ -80,8 +81,10 @@ class EdgeSource:
     def missing(self) -> list[str]:
         """Return what is missing before this edge should get sockets."""
         edge = self._edge
+        if edge.draining:
+            return ["this edge is draining"]
         if not edge.ready.is_set():
-            return ["Redis and its functions were not reached yet, or this edge is draining"]
+            return ["Redis and its functions were not reached yet"]
         missing = []
         if self._silent_s > _SILENT_S:
             missing.append(f"Redis has not answered for {self._silent_s:.0f} s")
@@ -127,8 +130,8 @@ class EdgeSource:
         yield FILLS, (), edge.fill_count
         yield RESYNCS, (), edge.resync_count
         yield RESYNCED, (), meters.resynced_sockets
-        for code, count in meters.closes.items():
-            yield CLOSES, (str(code or "client"),), count
+        for code in sorted({0, *(known.code for known in TABLE), *meters.closes}):  # from 0 on, as increases need it
+            yield CLOSES, (str(code or "client"),), meters.closes[code]
         for error, count in meters.rejections.items():
             yield REJECTIONS, (error,), count
         yield RECONNECTS, (), edge.subscriber.lost_count

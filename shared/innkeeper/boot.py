@@ -5,7 +5,6 @@ import gc
 import logging
 import re
 import signal
-import sys
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -25,16 +24,6 @@ _CONNECT_S = 5.0
 _GC_ALLOCATIONS = 10_000
 _LEAST_REDIS = (7, 0)
 _LEAST_VALKEY = (7, 2)
-
-
-def set_up_logs(level: str) -> None:
-    """Log to stderr from ``level`` on, one line a fact."""
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s"))
-    root = logging.getLogger("innkeeper")
-    root.handlers = [handler]
-    root.setLevel(level.upper())
-    root.propagate = False
 
 
 def run_role(main: Callable[[], Coroutine[Any, Any, int]]) -> int:

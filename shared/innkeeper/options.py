@@ -1,5 +1,6 @@
 """Options that several commands share: one spelling, one environment variable, one help text each."""
 
+import os
 import re
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -7,6 +8,7 @@ from typing import Any, TypeVar
 import click
 
 from innkeeper.durability import Durability
+from innkeeper.logs import FORMAT_VARIABLE, LOG_FORMATS
 
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 
@@ -40,14 +42,35 @@ def durability_option() -> Callable[[Decorated], Decorated]:
 
 
 def log_level_option(*, default: str = "info") -> Callable[[Decorated], Decorated]:
-    """Return the decorator of ``--log-level`` (parameter ``log_level``), read from ``INNKEEPER_LOG_LEVEL``."""
-    return click.option(
+    """Return the decorator of ``--log-level`` (parameter ``log_level``) and ``--log-format``, which is no parameter.
+
+    The format goes into the environment, for :func:`innkeeper.logs.set_up_logs` and for the processes of this one.
+    """
+    level = click.option(
         "--log-level",
         type=click.Choice(LOG_LEVELS, case_sensitive=False),
         envvar="INNKEEPER_LOG_LEVEL",
         default=default,
         help="Least severe level that is logged to stderr.",
     )
+    log_format = click.option(
+        "--log-format",
+        type=click.Choice(LOG_FORMATS, case_sensitive=False),
+        envvar=FORMAT_VARIABLE,
+        default=LOG_FORMATS[0],
+        expose_value=False,
+        callback=_choose_format,
+        help="How logs are written to stderr; json is one object a line.",
+    )
+
+    def decorate(command: Decorated) -> Decorated:
+        return level(log_format(command))
+
+    return decorate
+
+
+def _choose_format(_ctx: click.Context, _parameter: click.Parameter, chosen: str) -> None:
+    os.environ[FORMAT_VARIABLE] = chosen
 
 
 def without_password(url: str) -> str:

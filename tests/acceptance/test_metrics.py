@@ -1,5 +1,6 @@
 """What operators see of a real house: numbers that move as they should."""
 
+import json
 import signal
 from functools import partial
 from pathlib import Path
@@ -54,8 +55,8 @@ async def test_what_happens_is_counted(tmp_path: Path) -> None:
 
 
 async def test_what_goes_wrong_is_counted(tmp_path: Path) -> None:
-    """A slow room is behind by events and seconds; a failed hook, a fenced commit and a close are counted."""
-    async with House(tmp_path, edges=1, workers=1, options=OPS) as house:
+    """A slow room is behind by events and seconds; failures, a fenced commit and a close are counted."""
+    async with House(tmp_path, edges=1, workers=1, options=(*OPS, "--log-format", "json")) as house:
         edge, worker = house.edges[0], house.workers[0]
         ann, bob = await house.join("ledger/a", name="ann"), await house.join("ledger/a", name="bob")
         await bob.expect(lambda frame: "welcome" in frame, "a welcome")
@@ -78,6 +79,13 @@ async def test_what_goes_wrong_is_counted(tmp_path: Path) -> None:
         await bob.close()
         closed = await reaches(edge, 1, "innkeeper_edge_closes_total", code="client")
         assert closed.value("innkeeper_edge_sockets") == 1
+        lines = [json.loads(line) for role in (edge, worker) for line in role.log.splitlines()]
+        (refused,) = [line for line in lines if "commit refused" in line["message"]]
+        assert (refused["room"], refused["level"], refused["logger"]) == ("ledger/a", "warning", "innkeeper.worker")
+        assert refused["owner"] == refused["incarnation"]
+        assert refused["token"].startswith("1:")
+        (raised,) = [line for line in lines if "was undone" in line["message"]]
+        assert raised["error"] == "KeyError: 'i'"
 
 
 async def test_every_family_is_exported(tmp_path: Path) -> None:

@@ -7,18 +7,18 @@ import sys
 
 import click
 
-from innkeeper.boot import check_redis, run_role, set_up_logs, stop_asked
+from innkeeper.boot import check_redis, run_role, stop_asked
 from innkeeper.durability import Durability
 from innkeeper.errors import RedisReplied, RedisUnavailable
 from innkeeper.lease import DEFAULT_TIMES
+from innkeeper.logs import set_up_logs
 from innkeeper.ops import NO_OPS, OpsSettings, ops_options
-from innkeeper.ops.listener import Listener
 from innkeeper.options import durability_option, log_level_option, redis_option, without_password
 from innkeeper.room import Room
 from innkeeper.supervise import announce_ready, follow_parent, run_processes
 from innkeeper.target import load_rooms
 from innkeeper_workers.fleet import Fleet
-from innkeeper_workers.metrics import WorkerSource
+from innkeeper_workers.metrics import show
 from innkeeper_workers.outboxes import OutboxSweep
 from innkeeper_workers.pulse import Pulse
 from innkeeper_workers.sweep import Sweep
@@ -66,7 +66,7 @@ async def serve(rooms: dict[str, type[Room]], redis_url: str, durability: Durabi
     fleet = Fleet(rooms, where, times, durability, redis_url)
     pulse = Pulse(fleet)
     sweep = Sweep(fleet, pulse)
-    shown = Listener(ops, WorkerSource(fleet, sweep))
+    shown = show(fleet, sweep, ops)
     watchdog = Watchdog(end_after_s=2 * times.lease_ms / 1000)
     duties: list[asyncio.Task[None]] = []
     try:

@@ -7,8 +7,11 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from innkeeper import keys
+from innkeeper.address import parse_address
 from innkeeper.errors import RedisReplied, RedisUnavailable
-from innkeeper.ops import Family, Sample
+from innkeeper.logs import describe
+from innkeeper.ops import Family, OpsSettings, Sample
+from innkeeper.ops.listener import Listener
 
 if TYPE_CHECKING:
     from innkeeper_workers.fleet import Fleet
@@ -106,6 +109,21 @@ def lag_of(owner: "Owner", *, now_s: float, server_now_s: float) -> Lag:
     return Lag(owner.read_iseq + unread - first.iseq + 1, max(0.0, server_now_s - first.time_us / 1_000_000))
 
 
+def facts_of(fleet: "Fleet", room: str) -> dict[str, str]:
+    """Return what belongs to a record about a room, or about none, in a JSON log."""
+    facts = {"incarnation": fleet.incarnation}
+    owner = fleet.owners.get(parse_address(room)) if room else None
+    if owner is not None:
+        facts |= {"owner": fleet.incarnation, "token": owner.token}
+    return facts
+
+
+def show(fleet: "Fleet", sweep: "Sweep", ops: OpsSettings) -> Listener:
+    """Return the operators' listener of a worker, to be started, and let its logs tell more of its rooms."""
+    describe(lambda room: facts_of(fleet, room))
+    return Listener(ops, WorkerSource(fleet, sweep))
+
+
 class WorkerSource:
     """One worker, as the operators' listener asks it.
 
@@ -166,7 +184,8 @@ class WorkerSource:
         yield OWNERLESS, (), len(sweep.deserted)
         yield OWNERLESS_S, (), fleet.loop.time() - min(sweep.deserted.values()) if sweep.deserted else 0.0
         yield SILENT, (), self._silent_s
-        for kind, counts in meters.kinds.items():
+        for kind in sorted({*fleet.rooms, *meters.kinds}):  # from 0 on, so that the first failure is an increase
+            counts = meters.kinds[kind]
             yield EVENTS, (kind,), counts.events
             yield OUTPUTS, (kind,), counts.outputs
             yield COMMITS, (kind,), counts.commits

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from innkeeper.boot import check_redis, set_up_logs
+from innkeeper.boot import check_redis
 from innkeeper.errors import TargetInvalid
 from innkeeper.jobs import QUEUE
 from innkeeper.lease import DEFAULT_TIMES
+from innkeeper.logs import set_up_logs
 from innkeeper.ops import OpsSettings, ops_options
 from innkeeper.options import log_level_option, redis_option, without_password
 from innkeeper.supervise import announce_ready, follow_parent, run_processes
