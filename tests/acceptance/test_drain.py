@@ -66,7 +66,7 @@ async def test_sessions_go_by_themselves_and_raw_sockets_over_the_window(house: 
         try:
             await until(lambda: all(guest.times(Opened) for guest in guests), "all guests are in")
             await until(lambda: _members(house, 40), "all are in")
-            stopping = house.edges[0].log.split("edge ", 1)[1][:12]
+            stopping = house.edges[0].log.split("innkeeper.edge: edge ", 1)[1][:12]
             leaving = sum(edge == stopping for edge in (await _edge_of(house)).values())
             assert 0 < leaving < 40  # the kernel has dealt them out
             seen = await _kept_connection(house, http, stopping)
