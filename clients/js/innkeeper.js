@@ -28,7 +28,7 @@ const OPTIONS = new Set(["codec", "query", "token", "protocols", "WebSocket", "s
 /** Close codes and their reasons, as docs/handlers.md has them: those after which this client stays away ... */
 export const FINAL_CODES = Object.freeze({
   1000: "", 1002: "protocol error", 1007: "invalid utf-8", 1008: "too many fragments", 1009: "message too big",
-  4400: "bad frame", 4401: "token expired", 4403: "refused", 4404: "room destroyed", 4409: "replaced", 4410: "session over",
+  4400: "bad frame", 4401: "token expired", 4403: "refused", 4404: "room destroyed", 4405: "kicked", 4409: "replaced", 4410: "session over",
 });
 /** ... and those after which it comes back. Of 4410 it does, too, with a new session. */
 export const RETRY_CODES = Object.freeze({

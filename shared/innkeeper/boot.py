@@ -67,7 +67,9 @@ def stop_asked() -> asyncio.Event:
     return stop
 
 
-async def check_redis(url: str, *, timeout_s: float, shown: str, durability: Durability = Durability.RELAXED) -> Where:
+async def check_redis(
+    url: str, *, timeout_s: float, shown: str, durability: Durability = Durability.RELAXED, quiet: bool = False
+) -> Where:
     """Return where a Redis is that Innkeeper can run on; every primary of a cluster is looked at.
 
     Args:
@@ -75,6 +77,7 @@ async def check_redis(url: str, *, timeout_s: float, shown: str, durability: Dur
         timeout_s: For each connection made later.
         shown: The URL without its password, for messages.
         durability: What Redis must be set up for.
+        quiet: Refuse what cannot work, but warn of nothing: for commands that run once.
 
     Raises:
         RedisUnusable: Nobody answers there, the version is too old, the eviction policy would drop rooms, or accepted
@@ -97,8 +100,9 @@ async def check_redis(url: str, *, timeout_s: float, shown: str, durability: Dur
     try:
         for primary in link.primaries():
             await _check_server(primary, shown)
-            await warn_of_settings(primary, shown)
-            await check_durability(primary, durability, shown)
+            if not quiet:
+                await warn_of_settings(primary, shown)
+                await check_durability(primary, durability, shown)
     except RedisUnavailable as error:
         raise RedisUnusable(f"Redis at {shown} does not answer: {error}") from None
     finally:

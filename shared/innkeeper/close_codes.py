@@ -34,6 +34,7 @@ REFUSED = CloseCode(
 DESTROYED = CloseCode(
     4404, "room destroyed", False, "the room was destroyed: its state is gone, and a new connection finds a fresh room"
 )
+KICKED = CloseCode(4405, "kicked", False, "an operator closed it (`innkeeper kick`)")
 REPLACED = CloseCode(4409, "replaced", False, "a newer connection of the same session took over")
 SESSION_OVER = CloseCode(
     4410, "session over", False, "the session has ended or is not known (any more): start a new one, with a new secret"
@@ -58,6 +59,7 @@ TABLE: tuple[CloseCode, ...] = (
     EXPIRED,
     REFUSED,
     DESTROYED,
+    KICKED,
     REPLACED,
     SESSION_OVER,
     FULL,

@@ -82,6 +82,7 @@ class Activation:
             b"request": self._requests.request,
             b"post": posts.post,
             b"destroy": posts.destroy,
+            b"kick": posts.kick,
             b"timer": self._timer,
             b"job": self._jobs.result,
         }
@@ -234,7 +235,7 @@ class Activation:
         log.error("room %s: event %s put aside: %s", self.context.address, event.id.decode(), why)
         turn = self._hooks.turn
         turn.dead.append(dead_event(event, why, trace))
-        if event.kind in (b"request", b"destroy"):
+        if event.kind in (b"request", b"destroy", b"kick"):
             self._requests.condemn(event)
         else:
             self._membership.condemn(event)

@@ -3,6 +3,8 @@
 from collections.abc import Awaitable
 from typing import TYPE_CHECKING
 
+import orjson
+
 from innkeeper import wire
 from innkeeper.posting import decode_post
 from innkeeper.request import Response
@@ -44,6 +46,17 @@ class Posts:
         """End the room, as if one of its hooks had asked for it, and tell the program."""
         self._hooks.context.is_destroyed = True
         self._hooks.turn.show([wire.answer_output(event.connection, Response(None, 204).encode())])
+
+    def kick(self, event: "InboxEvent") -> None:
+        """Close a member's socket, as if a hook had; its leave follows. Tell the program whether there was one."""
+        hooks, status = self._hooks, 404
+        asked = orjson.loads(event.data)
+        member = hooks.context.members.get(asked["connection"])
+        if member is not None:
+            member.close(asked["code"], asked["reason"])
+            status = 204
+        hooks.context.outputs.append(wire.answer_output(event.connection, Response(None, status).encode()))
+        hooks.settle()
 
     def _put_aside(self, event: "InboxEvent", why: str) -> None:
         self._hooks.turn.dead.append(dead_event(event, why))

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 ACTS = (
     "push", "claim", "commit", "renew", "release", "heartbeat", "reap_edge", "wake", "look", "announce", "fire",
-    "expect", "due", "postpone", "post",
+    "expect", "due", "postpone", "post", "retry",
 )  # fmt: skip
 # Acts that drain or keep what is accepted go on under OOM; push and post are refused there as back-pressure.
 _ALLOW_OOM = frozenset(ACTS) - {"push", "post"}

@@ -1,0 +1,72 @@
+"""What operators do to a room: always through its own order, or by asking its owner; nothing is written past it."""
+
+import asyncio
+from typing import Final
+
+import orjson
+
+from innkeeper import keys
+from innkeeper.address import Address
+from innkeeper.close_codes import KICKED
+from innkeeper.functions.dead import Retried, read_retried, retry
+from innkeeper.keys import room_keys
+from innkeeper.outside import Innkeeper
+from innkeeper.request import Response
+from innkeeper.topology import Commands
+from innkeeper.waking import wake
+
+_GONE = 404
+_LOOK_S: Final = 0.02
+
+
+async def kick(inn: Innkeeper, room: Address, connection: str, *, code: int, reason: str, timeout_s: float) -> bool:
+    """Close a member's socket; return whether there is such a member. Its ``on_leave`` follows as for every leave.
+
+    Raises:
+        NoAnswer: Nobody serves the room now; it may happen still.
+    """
+    data = orjson.dumps({"connection": connection, "code": code, "reason": reason or KICKED.reason})
+    answer = Response.decode(await inn.ask(room, "kick", data, timeout_s=timeout_s))
+    return answer.status != _GONE
+
+
+async def owner_of(link: Commands, room: Address) -> str:
+    """Return what its lock says, ``worker:token``; empty without an owner."""
+    lock = await link.call("GET", room_keys(room).lock)
+    return lock.decode() if lock else ""
+
+
+async def hand_over(link: Commands, room: Address, *, target: str = "", timeout_s: float) -> str:
+    """Ask a room's owner to give it back now, to the worker ``target`` where one is named; state and sockets stay.
+
+    Returns:
+        The lock afterwards (empty: the room sleeps), or ``""`` where it had no owner to begin with.
+
+    Raises:
+        TimeoutError: The owner has not let go in time.
+    """
+    before = await owner_of(link, room)
+    if not before:
+        return ""
+    order = f"handover {room} {target}".rstrip()
+    worker = before.split(":")[0]
+    if not await link.call("SPUBLISH", keys.worker_ear(worker), order):
+        raise TimeoutError(f"worker {worker} does not listen")
+    async with asyncio.timeout(timeout_s):
+        while (now := await owner_of(link, room)) == before:
+            await asyncio.sleep(_LOOK_S)
+    return now
+
+
+async def retry_dead(link: Commands, room: Address, entry: str) -> Retried:
+    """Give a dead event another try, as a new event of its room; see :class:`Retried`."""
+    done = read_retried(await link.call(*retry(room_keys(room), entry=entry)))
+    if done.wants_owner:
+        await wake(link, [room])
+    return done
+
+
+async def drop_dead(link: Commands, room: Address, entries: list[str]) -> int:
+    """Delete dead events; return how many there were."""
+    dropped: int = await link.call("XDEL", room_keys(room).dead, *entries)
+    return dropped

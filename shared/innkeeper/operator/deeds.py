@@ -1,0 +1,176 @@
+"""Operators' commands that do something: ``send``, ``kick``, ``wake``, ``evict``, ``move-owner``, ``dead``."""
+
+import asyncio
+from typing import Any
+
+import click
+import orjson
+
+from innkeeper.address import Address
+from innkeeper.close_codes import KICKED
+from innkeeper.keys import room_keys
+from innkeeper.operator import acts
+from innkeeper.operator.detail import dead_row
+from innkeeper.operator.running import ROOM, OperatorFailed, operator_options, with_innkeeper, with_link
+from innkeeper.operator.tables import safe, show_facts, show_json, show_table
+from innkeeper.outside import Innkeeper
+from innkeeper.topology import Commands
+from innkeeper.waking import wake as wake_rooms
+
+_WAIT_S = 10.0
+
+
+def _tell(as_json: bool, text: str, **facts: Any) -> None:
+    if as_json:
+        show_json(facts)
+    else:
+        click.echo(safe(text))
+
+
+@click.command()
+@operator_options
+@click.argument("room", type=ROOM)
+@click.argument("message")
+def send(redis: str, as_json: bool, room: Address, message: str) -> None:
+    """Post MESSAGE to a room: its on_post gets it, from nobody. JSON where it is JSON, else text."""
+    try:
+        value = orjson.loads(message)
+    except orjson.JSONDecodeError:
+        value = message
+    with_innkeeper(redis, lambda inn: inn.room(str(room)).post(value))
+    _tell(as_json, f"accepted by {room}", room=str(room), accepted=True)
+
+
+@click.command()
+@operator_options
+@click.argument("room", type=ROOM)
+@click.argument("connection")
+@click.option("--code", type=click.IntRange(1000, 4999), default=KICKED.code, help="Close code: 1000, 3000-4999.")
+@click.option("--reason", default="", help="At most 120 bytes; 'kicked' without it.")
+def kick(  # noqa: PLR0917 - click passes them by name
+    redis: str, as_json: bool, room: Address, connection: str, code: int, reason: str
+) -> None:
+    """Close a member's socket, in the room's own order; its on_leave follows."""
+    if 1000 < code < 3000 or len(reason.encode()) > 120:  # noqa: PLR2004 - as of Connection.close
+        raise click.UsageError("the code is 1000 or 3000-4999, the reason at most 120 bytes")
+
+    async def do(inn: Innkeeper) -> bool:
+        return await acts.kick(inn, room, connection, code=code, reason=reason, timeout_s=_WAIT_S)
+
+    if not with_innkeeper(redis, do):
+        raise OperatorFailed(f"{room} has no member {connection}: innkeeper room {room} lists them")
+    _tell(as_json, f"{connection} is closed with {code}", connection=connection, code=code)
+
+
+@click.command()
+@operator_options
+@click.argument("room", type=ROOM)
+def wake(redis: str, as_json: bool, room: Address) -> None:
+    """Have a room owned now: put it into its kind's wake queue."""
+    with_link(redis, lambda link: wake_rooms(link, [room]))
+    _tell(as_json, f"{room} is woken", room=str(room))
+
+
+def _hand_over(redis: str, as_json: bool, room: Address, target: str) -> None:
+    async def do(link: Commands) -> tuple[str, str]:
+        before = await acts.owner_of(link, room)
+        now = await acts.hand_over(link, room, target=target, timeout_s=_WAIT_S)
+        for _ in range(100):
+            if now or not before:
+                break
+            await asyncio.sleep(0.02)
+            now = await acts.owner_of(link, room)
+        return before.split(":")[0], now.split(":")[0]
+
+    before, now = with_link(redis, do)
+    if not before:
+        raise OperatorFailed(f"{room} has no owner: it sleeps. innkeeper wake {room} gives it one")
+    if target and now != target:
+        raise OperatorFailed(f"{room} went from {before} to {now or 'nobody'}, not to {target}")
+    text = f"{room} is {now}'s now, it was {before}'s" if now else f"{before} has given {room} back; it sleeps"
+    _tell(as_json, text, room=str(room), before=before, now=now)
+
+
+@click.command()
+@operator_options
+@click.argument("room", type=ROOM)
+def evict(redis: str, as_json: bool, room: Address) -> None:
+    """Have the owner give a room back, and start it anew from its state: sockets and state stay."""
+    _hand_over(redis, as_json, room, "")
+
+
+@click.command("move-owner")
+@operator_options
+@click.argument("room", type=ROOM)
+@click.argument("worker")
+def move_owner(redis: str, as_json: bool, room: Address, worker: str) -> None:
+    """Move a room to WORKER (its incarnation, w-…): sockets and state stay."""
+    _hand_over(redis, as_json, room, worker)
+
+
+@click.group()
+def dead() -> None:
+    """Look after events that were put aside."""
+
+
+@dead.command("list")
+@operator_options
+@click.argument("room", type=ROOM)
+@click.option("--limit", type=click.IntRange(1), default=50)
+def dead_list(redis: str, as_json: bool, room: Address, limit: int) -> None:
+    """List the events of a room that were put aside, the newest first."""
+    found = with_link(redis, lambda link: link.call("XREVRANGE", room_keys(room).dead, "+", "-", "COUNT", limit))
+    lines = [dead_row(entry, fields) for entry, fields in found]
+    if as_json:
+        show_json(lines)
+    elif lines:
+        columns = ("entry", "type", "connection", "error", "data")
+        show_table(columns, [tuple(line.get(name, "")[:120] for name in columns) for line in lines])
+    else:
+        click.echo(f"{room} has put nothing aside")
+
+
+@dead.command("show")
+@operator_options
+@click.argument("room", type=ROOM)
+@click.argument("entry")
+def dead_show(redis: str, as_json: bool, room: Address, entry: str) -> None:
+    """Show one of them whole, with its traceback."""
+    found = with_link(redis, lambda link: link.call("XRANGE", room_keys(room).dead, entry, entry))
+    if not found:
+        raise OperatorFailed(f"{room} has no dead event {entry}")
+    line = dead_row(*found[0])
+    if as_json:
+        show_json(line)
+        return
+    trace = line.pop("traceback", "")
+    show_facts(line)
+    for text in trace.splitlines():
+        click.echo(f"  {safe(text)}")
+
+
+@dead.command("retry")
+@operator_options
+@click.argument("room", type=ROOM)
+@click.argument("entry")
+def dead_retry(redis: str, as_json: bool, room: Address, entry: str) -> None:
+    """Give one of them another try, as a new event at the end of the room's inbox: exactly once, whatever fails."""
+    done = with_link(redis, lambda link: acts.retry_dead(link, room, entry))
+    if not done.iseq:
+        why = (
+            "is not there (any more)" if done.why_not == "gone" else f"is of type {done.why_not}, which is not retried"
+        )
+        raise OperatorFailed(f"{room}: dead event {entry} {why}")
+    _tell(as_json, f"{room}: tried again as event {done.iseq}", room=str(room), iseq=done.iseq)
+
+
+@dead.command("drop")
+@operator_options
+@click.argument("room", type=ROOM)
+@click.argument("entries", nargs=-1, required=True)
+def dead_drop(redis: str, as_json: bool, room: Address, entries: tuple[str, ...]) -> None:
+    """Delete them for good."""
+    count = with_link(redis, lambda link: acts.drop_dead(link, room, list(entries)))
+    _tell(as_json, f"{room}: {count} deleted", room=str(room), deleted=count)
+    if count < len(entries):
+        raise OperatorFailed(f"{len(entries) - count} of them were not there")

@@ -1,0 +1,119 @@
+"""One room, with everything that its keys say."""
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+import orjson
+
+from innkeeper.address import Address
+from innkeeper.keys import room_keys
+from innkeeper.operator.survey import RoomRow, ask, rows
+from innkeeper.topology import Commands
+from innkeeper.wire import parse_id
+
+_SHOWN: Final = 10
+_TEXT_CHARACTERS: Final = 200
+
+
+@dataclass(frozen=True, slots=True)
+class RoomDetail:
+    """One room.
+
+    Attributes:
+        row: As in a list.
+        lock: ``worker:token`` with what is left of the lease in ms; empty and 0 without an owner.
+        meta: The hash ``meta`` as it stands.
+        state: Key to value; values larger than 200 characters are cut in the middle.
+        state_bytes: Of all keys and values.
+        members: By connection: join, user, edge, session, state, tags, up.
+        timers: By name: due (Unix s), fired, payload.
+        outputs: The newest ten of the outlog: id, header, body.
+        inbox: The first ten events not yet committed: id, type, connection, data.
+        outbox: How much it owes to others.
+        dead: The newest ten events put aside: entry, id, type, connection, error.
+    """
+
+    row: RoomRow
+    lock: str
+    lease_ms: int
+    meta: dict[str, str]
+    state: dict[str, Any]
+    state_bytes: int
+    members: dict[str, dict[str, Any]]
+    timers: dict[str, dict[str, Any]]
+    outputs: list[dict[str, str]]
+    inbox: list[dict[str, str]]
+    outbox: int
+    dead: list[dict[str, str]]
+
+    @property
+    def exists(self) -> bool:
+        """Whether there is such a room at all."""
+        return bool(self.meta or self.row.lag or self.inbox or self.state)
+
+
+async def detail(link: Commands, room: Address) -> RoomDetail:
+    """Return what a room's keys say, each read for itself: commits may come in between."""
+    at = room_keys(room)
+    (row,) = await rows(link, [room])
+    lock, left_ms, meta, state, members, timers, outputs, outbox, dead = await ask(
+        link,
+        [
+            ("GET", at.lock),
+            ("PTTL", at.lock),
+            ("HGETALL", at.meta),
+            ("HGETALL", at.state),
+            ("HGETALL", at.members),
+            ("HGETALL", at.timers),
+            ("XREVRANGE", at.outlog, "+", "-", "COUNT", _SHOWN),
+            ("XLEN", at.outbox),
+            ("XREVRANGE", at.dead, "+", "-", "COUNT", _SHOWN),
+        ],
+    )
+    facts = {name: value.decode(errors="replace") for name, value in _pairs(meta).items()}
+    (inbox,) = await ask(link, [("XRANGE", at.inbox, f"{int(facts.get('cursor', 0)) + 1}-0", "+", "COUNT", _SHOWN)])
+    return RoomDetail(
+        row=row,
+        lock=lock.decode() if lock else "",
+        lease_ms=max(0, left_ms),
+        meta=facts,
+        state={name: _shown(value) for name, value in _pairs(state).items()},
+        state_bytes=sum(map(len, state)),
+        members={name: orjson.loads(value) for name, value in sorted(_pairs(members).items())},
+        timers={name: _timer(value) for name, value in sorted(_pairs(timers).items())},
+        outputs=[{"id": entry.decode(), **_entry(fields, {"h": "header", "d": "body"})} for entry, fields in outputs],
+        inbox=[
+            {"id": entry.decode(), **_entry(fields, {"t": "type", "c": "connection", "d": "data"})}
+            for entry, fields in inbox
+        ],
+        outbox=outbox,
+        dead=[dead_row(entry, fields) for entry, fields in dead],
+    )
+
+
+def dead_row(entry: bytes, fields: list[bytes]) -> dict[str, str]:
+    """Return one dead event: ``entry`` is its id in the dead stream, ``id`` the one it had in the inbox."""
+    return {"entry": entry.decode(), "at_s": f"{parse_id(entry)[0] / 1000:.0f}", **_entry(fields, {})}
+
+
+def _pairs(flat: list[bytes]) -> dict[str, bytes]:
+    return {name.decode(): value for name, value in zip(flat[::2], flat[1::2], strict=True)}
+
+
+def _entry(flat: list[bytes], names: dict[str, str]) -> dict[str, str]:
+    found = _pairs(flat)
+    wanted = names or {name: name for name in found}
+    return {shown: found[name].decode(errors="replace") for name, shown in wanted.items() if name in found}
+
+
+def _timer(value: bytes) -> dict[str, Any]:
+    row = orjson.loads(value)
+    return {"due": row.get("due", 0) / 1000, "fired": row.get("fired", False), "payload": row.get("payload")}
+
+
+def _shown(value: bytes) -> Any:
+    text = value.decode(errors="replace")
+    if len(text) > _TEXT_CHARACTERS:
+        half = _TEXT_CHARACTERS // 2
+        return f"{text[:half]} … {text[-half:]} ({len(value)} bytes)"
+    return orjson.loads(value)

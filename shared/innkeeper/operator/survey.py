@@ -1,0 +1,226 @@
+"""The rooms, workers and edges of a Redis, as rows.
+
+Rooms are found by the indexes (of workers, edges, rooms awake, timers, outboxes, wake queues): a room at rest that has
+no socket, no timer and owes nothing stands in none of them, and can be asked for by its name only.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from innkeeper import keys
+from innkeeper.address import Address, InvalidAddress, parse_address
+from innkeeper.channel import Command, Reply
+from innkeeper.errors import RedisReplied
+from innkeeper.functions import ROOM_SHARDS
+from innkeeper.keys import room_keys
+from innkeeper.topology import Commands
+from innkeeper.wire import parse_id
+
+AT_ONCE: Final = 500
+BEHIND_S: Final = 2.0
+"""An owned room whose oldest event waits for longer than this is stuck."""
+SILENT_S: Final = 1.5
+"""A worker or edge whose last heartbeat is older than this is as good as gone."""
+
+
+@dataclass(frozen=True, slots=True)
+class RoomRow:
+    """One room, as far as a list shows it.
+
+    Attributes:
+        room: ``kind/name``.
+        owner: Incarnation of the worker that holds its lock; empty: none.
+        lag: Events that are accepted and not committed.
+        lag_s: Age of the oldest of them, seconds.
+        members: How many are in.
+        is_woken: Whether it stands in its kind's wake queue.
+        error: Why it does not start; empty where it does.
+    """
+
+    room: str
+    owner: str
+    lag: int
+    lag_s: float
+    members: int
+    is_woken: bool
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessRow:
+    """One worker or edge: its incarnation, the age of its last heartbeat (s), and how many rooms it has."""
+
+    name: str
+    silent_s: float
+    rooms: int
+
+    @property
+    def is_silent(self) -> bool:
+        """Whether it gives no sign of life."""
+        return self.silent_s > SILENT_S
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """The whole, in numbers: of rooms that some index names."""
+
+    rooms: int
+    owned: int
+    waiting: int
+    workers: int
+    edges: int
+    kinds: tuple[str, ...]
+    counters: dict[str, int]
+    deaths: int
+
+
+async def server_s(link: Commands) -> float:
+    """Return the server's time, Unix seconds."""
+    seconds, micros = await link.call("TIME")
+    return int(seconds) + int(micros) / 1_000_000
+
+
+async def ask(link: Commands, commands: Sequence[Command]) -> list[Reply]:
+    """Send many commands in bounded pieces; an error reply raises.
+
+    Raises:
+        RedisReplied: The first error, such as a command that this user may not use.
+    """
+    replies: list[Reply] = []
+    for at in range(0, len(commands), AT_ONCE):
+        replies += await link.send(commands[at : at + AT_ONCE])
+    for reply in replies:
+        if isinstance(reply, RedisReplied):
+            raise reply
+    return replies
+
+
+async def processes(link: Commands, registry: str) -> list[ProcessRow]:
+    """Return the workers or edges that are registered, by name."""
+    now_ms = await server_s(link) * 1000
+    flat = await link.call("ZRANGE", registry, 0, -1, "WITHSCORES")
+    named = {name.decode(): float(beaten_ms) for name, beaten_ms in zip(flat[::2], flat[1::2], strict=True)}
+    index = keys.worker_rooms if registry == keys.WORKERS else keys.edge_rooms
+    counts = await ask(link, [("SCARD", index(name)) for name in sorted(named)])
+    return [
+        ProcessRow(name, max(0.0, (now_ms - named[name]) / 1000), count)
+        for name, count in zip(sorted(named), counts, strict=True)
+    ]
+
+
+async def kinds(link: Commands) -> list[str]:
+    """Return the kinds that a worker ever served."""
+    return sorted(name.decode() for name in await link.call("HKEYS", keys.KINDS))
+
+
+async def waiting(link: Commands) -> set[str]:
+    """Return the rooms that stand in a wake queue."""
+    queues = await ask(link, [("ZRANGE", keys.wake_queue(kind), 0, -1) for kind in await kinds(link)])
+    return {name.decode() for queue in queues for name in queue}
+
+
+async def addresses(link: Commands) -> list[Address]:
+    """Return every room that an index names, in order."""
+    workers = await link.call("ZRANGE", keys.WORKERS, 0, -1)
+    edges = await link.call("ZRANGE", keys.EDGES, 0, -1)
+    commands: list[Command] = [("SMEMBERS", keys.worker_rooms(name.decode())) for name in workers]
+    commands += [("SMEMBERS", keys.edge_rooms(name.decode())) for name in edges]
+    for index in (keys.room_index, keys.timer_index, keys.outbox_index):
+        commands += [("ZRANGE", index(shard), 0, -1) for shard in range(ROOM_SHARDS)]
+    found = {name for reply in await ask(link, commands) for name in reply}
+    return sorted(_read({name.decode() for name in found} | await waiting(link)))
+
+
+def _read(names: Iterable[str]) -> list[Address]:
+    found = []
+    for name in names:
+        try:
+            found.append(parse_address(name))
+        except InvalidAddress:
+            continue  # somebody else's hand; doctor tells of it
+    return found
+
+
+async def rows(link: Commands, rooms: Sequence[Address]) -> list[RoomRow]:
+    """Return what a list shows of rooms, in the order given."""
+    now_s, woken = await server_s(link), await waiting(link)
+    commands: list[Command] = []
+    for room in rooms:
+        at = room_keys(room)
+        commands += (
+            ("GET", at.lock),
+            ("HMGET", at.sessions, "#", "@"),
+            ("HMGET", at.meta, "error", "cursor"),
+            ("HLEN", at.members),
+        )
+    replies = await ask(link, commands)
+    found = list(zip(rooms, *(replies[n::4] for n in range(4)), strict=True))
+    behind = [(room, meta[1]) for room, _, counts, meta, _ in found if _lag(counts) > 0]
+    heads = await ask(
+        link,
+        [("XRANGE", room_keys(room).inbox, f"{int(cursor or 0) + 1}-0", "+", "COUNT", 1) for room, cursor in behind],
+    )
+    since_s = {
+        room: now_s - parse_id(head[0][0])[1] / 1_000_000 for (room, _), head in zip(behind, heads, strict=True) if head
+    }
+    return [
+        RoomRow(
+            room=str(room),
+            owner=lock.decode().split(":")[0] if lock else "",
+            lag=_lag(counts),
+            lag_s=max(0.0, since_s.get(room, 0.0)),
+            members=members,
+            is_woken=str(room) in woken,
+            error=(meta[0] or b"").decode(errors="replace"),
+        )
+        for room, lock, counts, meta, members in found
+    ]
+
+
+def _lag(counts: list[bytes | None]) -> int:
+    return max(0, int(counts[0]) - int(counts[1] or 0)) if counts[0] is not None else 0
+
+
+async def totals(link: Commands) -> Totals:
+    """Return the whole in numbers."""
+    workers = await processes(link, keys.WORKERS)
+    counters = await link.call("HGETALL", keys.COUNTERS)
+    return Totals(
+        rooms=len(await addresses(link)),
+        owned=sum(worker.rooms for worker in workers),
+        waiting=len(await waiting(link)),
+        workers=len(workers),
+        edges=await link.call("ZCARD", keys.EDGES),
+        kinds=tuple(await kinds(link)),
+        counters={name.decode(): int(count) for name, count in zip(counters[::2], counters[1::2], strict=True)},
+        deaths=sum(not name.startswith(b"~") for name in await link.call("ZRANGE", keys.DEATHS, 0, -1)),
+    )
+
+
+def trouble(row: RoomRow, alive: set[str]) -> str:
+    """Return in words why a room is stuck; empty where it is not.
+
+    Args:
+        row: The room.
+        alive: Incarnations of workers with a recent heartbeat.
+    """
+    if row.error:
+        return f"it does not start: {row.error}"
+    if not row.lag:
+        return ""
+    return _why_behind(row, alive)
+
+
+def _why_behind(row: RoomRow, alive: set[str]) -> str:
+    events = f"{row.lag} event(s), the oldest {row.lag_s:.1f} s old"
+    if not row.owner and row.is_woken:
+        kind = row.room.partition("/")[0]
+        return f"{events}, wait for an owner in inn:wake:{kind}: is a worker there that serves {kind!r}?"
+    if not row.owner:
+        return f"{events}, have no owner, and nobody was woken (the sweep does it within seconds; `wake` at once)"
+    if row.owner not in alive:
+        return f"{events}; its owner {row.owner} is silent: another takes over when the lease ends"
+    if row.lag_s > BEHIND_S:
+        return f"{events}; its owner {row.owner} lives: a handler is slow or waits, see `room {row.room}`"
+    return ""
