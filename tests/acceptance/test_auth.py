@@ -222,12 +222,14 @@ async def test_a_function_says_who(house: House) -> None:
             assert (answer.status, text in (await answer.json()).get("message", "")) == (status, True)
     async with connect(named, token=lambda: "ann") as member:
         opened: list[Any] = []
+        codes: list[int] = []
         async with asyncio.timeout(20):
             async for event in member.events():
                 opened += [event.resumed] if isinstance(event, Opened) else []
+                codes += [event.code] if isinstance(event, Down) else []
                 if len(opened) == 2:
                     break
-    assert opened == [False, True]
+    assert (opened, codes) == ([False, True], [4401])
     assert "--auth harness.doors:who failed: RuntimeError in " in asked.log
     assert "hunter2" not in asked.log
 
