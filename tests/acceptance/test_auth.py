@@ -35,7 +35,7 @@ def token(user: str = "ann", *, rooms: Any = ("vault/*",), left_s: float = 300, 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def house(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[House]:
-    """One worker, and two edges that take tokens."""
+    """One worker, two edges that take tokens, and one that asks a function."""
     folder = tmp_path_factory.mktemp("auth")
     (folder / "key").write_text(SECRET)
     async with House(folder, edges=0, workers=1, target=TARGET) as running:
@@ -43,6 +43,7 @@ async def house(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[House
             await running.add_edge(
                 "--auth", "jwt", "--jwt-key", str(folder / "key"), "--jwt-audience", "rooms", "--log-level", "debug"
             )
+        await running.add_edge("--auth", "harness.doors:who")
         yield running
 
 
@@ -204,6 +205,33 @@ async def test_a_room_moves_nobody_where_its_token_does_not_lead(house: House) -
         with pytest.raises(websockets.ConnectionClosed):
             await asyncio.wait_for(socket.recv(), 15)
         assert socket.close_code == 4403
+
+
+async def test_a_function_says_who(house: House) -> None:
+    """What it says holds for as long as it says: then the socket ends, and the client resumes with the next answer."""
+    asked = house.edges[2]
+    named = f"http://127.0.0.1:{asked.facts['port']}/parties/vault/own"
+    for name, room, status, text in (
+        ("", "own", 401, "not known here"),
+        ("banned", "own", 401, "you were banned"),
+        ("crash", "own", 503, "could not be decided"),
+        ("ann", "closed", 403, ""),
+    ):
+        headers = {"Authorization": f"Bearer {name}"} if name else {}
+        async with aiohttp.request("GET", named.replace("/own", f"/{room}"), headers=headers) as answer:
+            assert (answer.status, text in (await answer.json()).get("message", "")) == (status, True)
+    async with connect(named, token=lambda: "ann") as member:
+        opened: list[Any] = []
+        codes: list[int] = []
+        async with asyncio.timeout(20):
+            async for event in member.events():
+                opened += [event.resumed] if isinstance(event, Opened) else []
+                codes += [event.code] if isinstance(event, Down) else []
+                if len(opened) == 2:
+                    break
+    assert (opened, codes) == ([False, True], [4401])
+    assert "--auth harness.doors:who failed: RuntimeError in " in asked.log
+    assert "hunter2" not in asked.log
 
 
 async def _answer_to(house: House, sent: str) -> bytes:

@@ -1,10 +1,12 @@
 """The page to play with, in real headless Chromium: two tabs of one room. Run it with ``make browser``."""
 
 import signal
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import jwt
 import pytest
 
 from harness.browser import Tab, chromium
@@ -52,6 +54,22 @@ async def open_tab(tmp_path: Path, house: House) -> AsyncIterator[Any]:
             return Page(await open_one(f"http://127.0.0.1:{house.edges[0].facts['port']}/"))
 
         yield open_page
+
+
+async def test_the_page_takes_a_token_along(house: House, tmp_path: Path) -> None:
+    """Where an edge wants one, that of the page's own address lets it in, under its user's name; nobody else is."""
+    secret = "s" * 32
+    (tmp_path / "key").write_text(secret)
+    jwt_options = ("--auth", "jwt", "--jwt-key", str(tmp_path / "key"), "--jwt-audience", "here")
+    port = (await house.add_edge("--page", *jwt_options)).facts["port"]
+    token = jwt.encode({"sub": "1", "name": "Ann", "aud": "here", "exp": time.time() + 60, "rooms": ["chat/*"]}, secret)
+    async with chromium(tmp_path) as open_one:
+        page = Page(await open_one(f"http://127.0.0.1:{port}/?token={token}"))
+        await page.enter("lobby", "eve")
+        await page.shows("Ann", "members")
+        stranger = Page(await open_one(f"http://127.0.0.1:{port}/"))
+        await stranger.enter("lobby", "eve")
+        await stranger.shows("trying again", "state")
 
 
 async def test_two_tabs_chat_through_a_worker_kill(house: House, open_tab: Any) -> None:

@@ -15,6 +15,7 @@ from innkeeper_edge.auth.nobody import Anybody
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 
 SECRET_VARIABLE: Final = "INNKEEPER_JWT_SECRET"  # noqa: S105 - its name, not what is in it
+_JWKS_VARIABLE: Final = "INNKEEPER_JWT_JWKS"
 _NOT_CHOSEN: Final = (
     "no authentication is configured:"
     " --auth jwt, --auth pkg.mod:function, or --auth none if anybody may join every room"
@@ -33,7 +34,7 @@ class AuthOptions(NamedTuple):
     rooms_claim: str
 
     def arguments(self) -> list[str]:
-        """Return the command line that gives the same; secrets stay in the environment."""
+        """Return the command line that gives the same; secrets stay, or are put, in the environment."""
         found = ["--auth", self.auth, "--jwt-rooms-claim", self.rooms_claim]
         for option, values in (
             ("--jwt-key", self.keys),
@@ -42,9 +43,9 @@ class AuthOptions(NamedTuple):
         ):
             for value in values:
                 found += [option, value]
-        for option, value in (("--jwt-jwks", self.jwks), ("--jwt-issuer", self.issuer)):
-            found += [option, value] if value else []
-        return found
+        if self.jwks:
+            os.environ[_JWKS_VARIABLE] = self.jwks  # not as an argument: a password in a URL would show in ps
+        return [*found, "--jwt-issuer", self.issuer] if self.issuer else found
 
     def authenticator(self) -> Authenticator:
         """Return what judges requests.
@@ -124,7 +125,7 @@ _OPTIONS: Final = (
         help=f"Public key (PEM) or secret that tokens are verified with. One secret may also be in {SECRET_VARIABLE}.",
     ),
     click.option(
-        "--jwt-jwks", envvar="INNKEEPER_JWT_JWKS", default="", metavar="FILE|URL", help="Keys as a JWKS."
+        "--jwt-jwks", envvar=_JWKS_VARIABLE, default="", metavar="FILE|URL", help="Keys as a JWKS."
     ),
     click.option(
         "--jwt-algorithm", "jwt_algorithms", envvar="INNKEEPER_JWT_ALGORITHM", multiple=True,

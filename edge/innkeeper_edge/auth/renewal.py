@@ -30,7 +30,11 @@ async def renew(edge: "Edge", member: "SessionMember", room: "Address", token: s
     One that is not valid, of another user, or without this room changes nothing: the socket then lives as long as its
     old token.
     """
-    grant = await edge.authenticator.renew(token)
+    member.took(len(token))  # many of them are slowed down like messages
+    try:
+        grant = await edge.authenticator.renew(token)
+    finally:
+        member.settled(len(token))
     if grant is None or grant.user.id != member.grant.user.id or room not in grant.rooms:
         log.info("member %s: its new token was refused", member.id)
         member.say(error="token_refused")

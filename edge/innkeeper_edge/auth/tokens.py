@@ -12,6 +12,7 @@ import jwt
 from aiohttp import web
 
 from innkeeper.connection import User
+from innkeeper.options import without_password
 from innkeeper_edge.auth.carriers import is_token, token_of
 from innkeeper_edge.auth.errors import AuthInvalid, TokenInvalid
 from innkeeper_edge.auth.grant import Grant, PatternInvalid, Patterns, refuse
@@ -69,9 +70,8 @@ class JwtAuthenticator:
         if self._settings.jwks:
             await self._refresh()
         if self._settings.jwks.startswith("http://"):
-            log.warning(
-                "the keys at %s come without TLS: who is on the way there can let in anybody", self._settings.jwks
-            )
+            shown = without_password(self._settings.jwks)
+            log.warning("the keys at %s come without TLS: who is on the way there can let in anybody", shown)
 
     async def grant(self, request: web.BaseRequest) -> Grant | Rejection:
         """Return what the token of a request grants."""
@@ -119,12 +119,12 @@ class JwtAuthenticator:
             try:
                 keys = await _keys_at(url)
             except (aiohttp.ClientError, TimeoutError, AuthInvalid, ValueError) as error:
-                log.warning("the keys at %s could not be had: %s", url, str(error) or type(error).__name__)
+                log.warning("the keys at %s could not be had: %s", without_password(url), _why(error))
                 return
             if keys:
                 self._fetched, self._fetched_at_s = keys, time.monotonic()
             else:
-                log.warning("the JWKS at %s has no key that can be used", url)
+                log.warning("the JWKS at %s has no key that can be used", without_password(url))
 
     # --- tokens ---------------------------------------------------------------------------------------------------
     async def _verified(self, token: str) -> dict[str, Any]:
@@ -193,6 +193,15 @@ _REASONS: Final[dict[type[Exception], str]] = {
 
 def _is_time(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < _LATEST_S
+
+
+def _why(error: Exception) -> str:
+    """Return what went wrong, without the URL, which may hold a password."""
+    if isinstance(error, aiohttp.ClientResponseError):
+        return f"it was answered with {error.status}"
+    if isinstance(error, aiohttp.ClientConnectorError):
+        return error.os_error.strerror or type(error).__name__
+    return str(error) if isinstance(error, AuthInvalid) else type(error).__name__
 
 
 async def _keys_at(place: str) -> list[Key]:

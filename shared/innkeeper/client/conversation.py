@@ -192,15 +192,17 @@ class Conversation:
         self._tell(Moved(room))
 
     # --- the end of a socket --------------------------------------------------------------------------------------
-    def lost(self, code: int, reason: str, *, at_once: bool = False, least_s: float = 0.0) -> float:
+    def lost(
+        self, code: int, reason: str, *, at_once: bool = False, least_s: float = 0.0, forgiven: bool = False
+    ) -> float:
         """Take the end of a socket; return how long to wait before the next, unless it is closed now.
 
-        ``least_s`` is what the server asked for. A session that is over, or whose join a full room refused, makes place
-        for a new one.
+        ``least_s`` is what the server asked for; an end that is ``forgiven`` is not final. A session that is over, or
+        whose join a full room refused, makes place for a new one.
         """
         answered = self._session.answered
         is_over = code == SESSION_OVER.code or (code == FULL.code and not answered)
-        if self.closed is None and not is_over and is_final(code):
+        if self.closed is None and not (is_over or forgiven) and is_final(code):
             self.end(code, reason)
         if self.closed is not None:
             return 0.0

@@ -234,8 +234,10 @@ class Room:
                     self._hurry.clear()
                     self._retry_after_s = 0.0
                     code, reason = await self._connection(http)
-                    code = self._tokens.softened(code)
-                    wait_s = conversation.lost(code, reason, at_once=self._hurry.is_set(), least_s=self._retry_after_s)
+                    wait_s = conversation.lost(
+                        code, reason,
+                        at_once=self._hurry.is_set(), least_s=self._retry_after_s, forgiven=self._tokens.forgives(code),
+                    )  # fmt: skip
                     if wait_s and conversation.closed is None:
                         with contextlib.suppress(TimeoutError):
                             async with asyncio.timeout(wait_s):

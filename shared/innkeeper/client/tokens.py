@@ -4,7 +4,7 @@ import inspect
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
-from innkeeper.close_codes import EXPIRED, UNAVAILABLE
+from innkeeper.close_codes import EXPIRED
 
 Token = str | Callable[[], str | Awaitable[str]]
 
@@ -33,9 +33,9 @@ class Tokens:
         """Whether there can be another one than before."""
         return callable(self._source)
 
-    def softened(self, code: int) -> int:
-        """Return how a socket ended: one that was closed for its token's age may come back where it gets a new one."""
-        return UNAVAILABLE.code if code == EXPIRED.code and self.can_renew else code
+    def forgives(self, code: int) -> bool:
+        """Return whether a final end is none: a socket closed for its token's age may come back with a new one."""
+        return code == EXPIRED.code and self.can_renew
 
     async def new(self) -> str:
         """Return a token.

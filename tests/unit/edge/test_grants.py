@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import os
 import random
 import re
 import string
@@ -219,7 +220,10 @@ def test_options_choose(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     assert isinstance(made, JwtAuthenticator)
     assert [known.kid for known in made._settings.keys] == ["", "", "k2"]
     assert made._settings.algorithms == ("HS256",)
-    assert chosen.arguments() == [
+    monkeypatch.delenv("INNKEEPER_JWT_JWKS", raising=False)
+    listed = chosen._replace(jwks="https://me:hunter2@keys.example").arguments()
+    assert (os.environ["INNKEEPER_JWT_JWKS"], "hunter2" in str(listed)) == ("https://me:hunter2@keys.example", False)
+    assert chosen.arguments() == listed == [
         "--auth", "jwt", "--jwt-rooms-claim", "rooms", "--jwt-key", f"k2={key}", "--jwt-audience", "rooms",
         "--jwt-issuer", "me",
     ]  # fmt: skip

@@ -378,10 +378,12 @@ async def test_a_jwks_file_is_read_again(tmp_path: Path) -> None:
 
 async def test_without_any_key_the_client_comes_again(caplog: pytest.LogCaptureFixture) -> None:
     """An edge that could not fetch its keys yet blames no token: 503; and says that it fetches without TLS."""
-    judge = JwtAuthenticator(settings(keys=(), jwks="http://127.0.0.1:1/keys"))
+    judge = JwtAuthenticator(settings(keys=(), jwks="http://me:hunter2@127.0.0.1:1/keys"))
     await judge.open()
     refused = await judge.grant(request(Authorization=f"Bearer {signed()}"))
     assert not isinstance(refused, Grant)
     assert (refused.status, dict(refused.headers)) == (503, {"Retry-After": "1"})
     assert "could not be had" in caplog.text
     assert "without TLS" in caplog.text
+    assert "http://me:***@127.0.0.1:1/keys" in caplog.text
+    assert "hunter2" not in caplog.text
