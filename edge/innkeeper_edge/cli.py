@@ -87,7 +87,7 @@ def edge(  # noqa: PLR0917 - click passes them by name
             arguments += auth.arguments()
             for origin in origins:
                 arguments += ["--origin", origin]
-            click.echo(f"innkeeper edge listens on http://{host}:{held.getsockname()[1]}/", err=True)
+            log.info("%d edge processes listen on http://%s:%d/", processes, host, held.getsockname()[1])
             grace_s = max(STOP_GRACE_S, limits.drain_s + _END_S)
             sys.exit(run_processes(arguments, processes, grace_s=grace_s, environments=environments))
     follow_parent(grace_s=limits.drain_s + _END_S)
