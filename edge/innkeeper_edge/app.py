@@ -78,7 +78,7 @@ class Site:
 
     async def _count_refusal(self, request: web.Request, response: web.StreamResponse) -> None:  # noqa: ARG002 - aiohttp's signature
         if why := response.headers.get(REFUSAL_HEADER):
-            self._edge.meters.rejections[why.partition(":")[0]] += 1
+            self._edge.meters.reject(why.partition(":")[0])
 
     async def health(self, request: web.Request) -> web.Response:  # noqa: ARG002 - aiohttp's signature
         """Answer 200 once Redis was reached and the kinds are known, else 503."""

@@ -21,6 +21,7 @@ from innkeeper.ops.listener import Listener
 from innkeeper.options import durability_option, log_level_option, redis_option, without_password
 from innkeeper.supervise import announce_ready, follow_parent, reserve_port, run_processes
 from innkeeper.supervise.pool import STOP_GRACE_S
+from innkeeper.traces import open_traces
 from innkeeper_edge.app import Site
 from innkeeper_edge.auth import Anybody, Authenticator
 from innkeeper_edge.auth.hiding import hide_secrets
@@ -29,6 +30,7 @@ from innkeeper_edge.drain import drain
 from innkeeper_edge.edge import Edge
 from innkeeper_edge.limits import Limits, allow_open_files, limit_options
 from innkeeper_edge.metrics import EdgeSource
+from innkeeper_edge.traces import EdgeTraces
 
 log = logging.getLogger("innkeeper.edge")
 
@@ -85,7 +87,7 @@ def edge(  # noqa: PLR0917 - click passes them by name
             arguments += auth.arguments()
             for origin in origins:
                 arguments += ["--origin", origin]
-            click.echo(f"innkeeper edge listens on http://{host}:{held.getsockname()[1]}/", err=True)
+            log.info("%d edge processes listen on http://%s:%d/", processes, host, held.getsockname()[1])
             grace_s = max(STOP_GRACE_S, limits.drain_s + _END_S)
             sys.exit(run_processes(arguments, processes, grace_s=grace_s, environments=environments))
     follow_parent(grace_s=limits.drain_s + _END_S)
@@ -133,7 +135,8 @@ async def serve(
         log.warning("--auth none: anybody who reaches this edge may enter every room, under any name")
     await authenticator.open()
     allow_open_files(limits)
-    edge = Edge(where, times, durability, limits, authenticator)
+    traces = EdgeTraces(open_traces("edge", ops.traces)) if ops.traces else None
+    edge = Edge(where, times, durability, limits, authenticator, traces=traces)
     describe(lambda _room: {"incarnation": edge.incarnation})
     shown = Listener(ops, EdgeSource(edge))
     runner = web.AppRunner(

@@ -4,7 +4,7 @@ import asyncio
 import logging
 import secrets
 from collections.abc import Coroutine, Iterable
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import orjson
 
@@ -27,6 +27,9 @@ from innkeeper_edge.limits import DEFAULT_LIMITS, Limits
 from innkeeper_edge.member import Member
 from innkeeper_edge.rates import Rates
 from innkeeper_edge.sweep import SWEEP_PIECE, Sweep
+
+if TYPE_CHECKING:
+    from innkeeper_edge.traces import EdgeTraces
 
 log = logging.getLogger("innkeeper.edge")
 
@@ -55,6 +58,7 @@ class Edge:
         durability: What a message must have survived to count as accepted.
         limits: What sockets may do.
         authenticator: Says whose a socket is, and which rooms it may enter; without one anybody may enter all.
+        traces: Follows messages; None: nobody does.
 
     Attributes:
         draining: Whether it is being stopped: it takes no socket any more.
@@ -68,7 +72,10 @@ class Edge:
         durability: Durability = Durability.RELAXED,
         limits: Limits = DEFAULT_LIMITS,
         authenticator: Authenticator | None = None,
+        *,
+        traces: "EdgeTraces | None" = None,
     ) -> None:
+        self.traces = traces
         self.authenticator: Authenticator = authenticator or Anybody()
         self.loop = asyncio.get_running_loop()
         self.times = times
@@ -92,7 +99,7 @@ class Edge:
             self.lasting_link = open_link(
                 where, timeout_s=times.redis_timeout_ms / 1000, name="pushes", kind=ReplicatedLink
             )
-        self.ingress = Ingress(self)
+        self.ingress = Ingress(self) if traces is None else traces.make_ingress(self)
         self.calls = Calls(self)
         self.rates = Rates(self, limits)
         self.fill_count = 0

@@ -10,6 +10,7 @@ from innkeeper.address import Address
 from innkeeper.close_codes import RESYNC
 from innkeeper.errors import RedisReplied, RedisUnavailable
 from innkeeper.keys import room_keys
+from innkeeper.traces import now_ns
 from innkeeper.wire import Batch, StreamId, format_id, parse_id, read_batch, read_outlog_entry
 from innkeeper_edge.chain import Chain, Verdict
 from innkeeper_edge.fanout import Fanout
@@ -124,13 +125,16 @@ class Feed:
         if not chain.follows(batch):
             verdict = chain.judge(batch, young=self.edge.loop.time() - self._opened_at_s < _YOUNG_S)
         if verdict is Verdict.APPEND:
-            sessions, previous = self.sessions, chain.position
+            sessions, previous, traces = self.sessions, chain.position, self.edge.traces
+            began_ns = 0 if traces is None else now_ns()
             chain.advance(batch.first, batch.last, int(batch.mark))
             try:
                 self.fanout.deliver(batch.outputs)
                 if sessions is not None:
                     sessions.deliver(previous, chain.position[1], batch.outputs)
                     sessions.advance(batch.cursor)
+                if traces is not None:
+                    traces.shown(self, batch, began_ns)
             except Exception:  # nobody knows who has got them
                 log.exception(_NOT_SHOWN, self.address)
                 self.resync("outputs could not be shown")

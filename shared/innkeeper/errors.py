@@ -8,6 +8,7 @@ InnkeeperError
 │   └── FunctionMissing   the functions are not loaded (yet, or no longer)
 ├── RedisUnusable         a server that Innkeeper refuses to run on (boot check)
 ├── TargetInvalid         a TARGET that cannot be loaded or has no rooms
+├── ExtraMissing          an option needs a package that is not installed
 ├── PortTaken             the address an edge should listen on is in use
 ├── LeaseLost             another owner's token is stored, or none
 ├── TurnClosed            a hook used its room after its turn had ended
@@ -63,6 +64,12 @@ class RedisUnusable(InnkeeperError):
     """Redis lacks something that the promises need; the text says what to change."""
 
     exit_code = 3
+
+
+class ExtraMissing(InnkeeperError):
+    """An option needs packages of an extra; the text says what to install."""
+
+    exit_code = 2
 
 
 class TargetInvalid(InnkeeperError):

@@ -5,6 +5,7 @@ Prometheus' families of them when it is asked to. A message costs at most one ad
 commit.
 """
 
+import re
 from bisect import bisect_left
 from collections import Counter, defaultdict
 from typing import TYPE_CHECKING, Final
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
 
 LATENCY_S: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 """Upper bounds of what is measured in the middle of a message's way, in seconds."""
+
+_MOST_ERRORS: Final = 50
+_ERROR: Final = re.compile(r"[a-z][a-z0-9_]{0,39}")
 
 
 class Histogram:
@@ -97,6 +101,11 @@ class EdgeMeters:
         self.closes: Counter[int] = Counter()
         self.rejections: Counter[str] = Counter()
         self.resynced_sockets = 0
+
+    def reject(self, error: str) -> None:
+        """Count a refusal; a room's answer may name errors too, and must not make labels without number."""
+        is_known = error in self.rejections or (len(self.rejections) < _MOST_ERRORS and _ERROR.fullmatch(error))
+        self.rejections[error if is_known else "other"] += 1
 
 
 class KindMeters:

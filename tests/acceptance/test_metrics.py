@@ -5,6 +5,7 @@ import signal
 from functools import partial
 from pathlib import Path
 
+import pytest
 from websockets.exceptions import InvalidStatus
 
 from harness.house import House, Role, until
@@ -98,6 +99,22 @@ async def test_every_family_is_exported(tmp_path: Path) -> None:
             _, text = await ask(role, "/metrics")
             shown = {line.split()[2] for line in text.splitlines() if line.startswith("# TYPE")}
             assert {family.name for family in (*COMMON, *families)} - shown == set()
+
+
+async def test_jobs_are_counted_by_their_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What happens in the process of a job shows at the one that forked it."""
+    monkeypatch.setenv("JOB_RUNS", str(tmp_path / "runs.txt"))
+    async with House(tmp_path, edges=1, workers=1, target=JOB_ROOMS, options=OPS) as house:
+        jobs = await house.add_jobs(*OPS)
+        ann = await house.join("works/a", name="ann")
+        entries: list[object] = [["double", [21], {}], ["fail", ["x"], {}], ["unspeakable", [], {}], ["die", [], {}]]
+        await ann.send({"jobs": [*entries, ["sleep", [30], {"timeout": 1}]]})
+        await reaches(jobs, 5, "innkeeper_jobs_ended_total")
+        seen = await scrape(jobs)
+        ends = {end: seen.value("innkeeper_jobs_ended_total", end=end) for end in ("done", "failed", "timeout", "died")}
+        assert ends == {"done": 1, "failed": 2, "timeout": 1, "died": 1}
+        assert 0.9 < seen.value("innkeeper_jobs_run_seconds_total") < 10
+        assert (await scrape(house.workers[0])).value("innkeeper_worker_jobs_total") == 5
 
 
 async def test_deaths_and_rooms_without_owner_show(tmp_path: Path) -> None:

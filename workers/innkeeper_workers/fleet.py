@@ -84,6 +84,7 @@ class Fleet:
         self.out_of_memory = asyncio.Event()
         self.thrift = Thrift()
         self.meters = WorkerMeters()
+        self.owner_class = Owner
         self.draining = False
         self._has_successor = True
         self.reconnected_at_s = -1.0
@@ -247,7 +248,7 @@ class Fleet:
         self.meters.claimed(answer, is_own=cut is not None)
         room_class = self.rooms[address.kind]
         self._own(
-            Owner(
+            self.owner_class(
                 self,
                 address,
                 keys=room,

@@ -12,6 +12,8 @@ from innkeeper.errors import RedisReplied, RedisUnavailable
 from innkeeper.logs import describe
 from innkeeper.ops import Family, OpsSettings, Sample
 from innkeeper.ops.listener import Listener
+from innkeeper.traces import open_traces
+from innkeeper_workers.traces import TracedOwner
 
 if TYPE_CHECKING:
     from innkeeper_workers.fleet import Fleet
@@ -119,8 +121,15 @@ def facts_of(fleet: "Fleet", room: str) -> dict[str, str]:
 
 
 def show(fleet: "Fleet", sweep: "Sweep", ops: OpsSettings) -> Listener:
-    """Return the operators' listener of a worker, to be started, and let its logs tell more of its rooms."""
+    """Return the operators' listener of a worker, to be started; let its logs tell more of its rooms, and trace them.
+
+    Raises:
+        ExtraMissing: Traces are asked for, and OpenTelemetry is not installed.
+    """
     describe(lambda room: facts_of(fleet, room))
+    if ops.traces:
+        TracedOwner.traces = open_traces("worker", ops.traces)
+        fleet.owner_class = TracedOwner
     return Listener(ops, WorkerSource(fleet, sweep))
 
 

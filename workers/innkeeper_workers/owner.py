@@ -235,9 +235,8 @@ class Owner:
             elif (rest := self.activation.handle(event)) is not None:
                 await rest
             self.inside = None
-            if not self.pending or self.leaving == "handover" or self.activation.turn.is_full:
-                return
-            if self.fleet.loop.time() >= until_s:
+            is_over = not self.pending or self.leaving == "handover" or self.activation.turn.is_full
+            if is_over or self.fleet.loop.time() >= until_s:
                 return
 
     async def _try_marked(self) -> None:

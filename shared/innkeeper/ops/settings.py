@@ -20,6 +20,10 @@ TOKEN_VARIABLE = "INNKEEPER_OPS_TOKEN"  # noqa: S105 - its name
 SHARED_VARIABLE = "INNKEEPER_OPS_SHARED"
 """Set for the children of ``--processes``: their parent holds the port, so that a successor may share it."""
 
+TRACES_VARIABLE = "INNKEEPER_OTEL"
+RATIO_VARIABLE = "INNKEEPER_TRACES_RATIO"
+
+_RATIO = 0.01
 _LEAST_TOKEN = 16
 _MOST_PORT = 65_535
 
@@ -33,12 +37,14 @@ class OpsSettings:
         host: A loopback address, unless there is a token.
         token: What ``/metrics`` and details ask for, as ``Authorization: Bearer TOKEN``; empty: nothing.
         is_shared: Whether another process may have the same port for a moment.
+        traces: Which share of the messages is traced; 0: none.
     """
 
     port: int | None = None
     host: str = "127.0.0.1"
     token: str = ""
     is_shared: bool = False
+    traces: float = 0.0
 
     @contextmanager
     def for_children(self, count: int) -> Iterator[list[Mapping[str, str]]]:
@@ -50,8 +56,9 @@ class OpsSettings:
             PortTaken: One of them cannot be had.
             click.UsageError: There are not so many ports.
         """
+        traces = {TRACES_VARIABLE: "1", RATIO_VARIABLE: str(self.traces)} if self.traces else {}
         if self.port is None:
-            yield [{} for _ in range(count)]
+            yield [traces for _ in range(count)]
             return
         if self.port + count - 1 > _MOST_PORT:
             raise click.UsageError(f"--ops-port {self.port}: {count} processes need as many ports from there on")
@@ -61,7 +68,7 @@ class OpsSettings:
                 for number in range(count)
             ]
             yield [
-                {PORT_VARIABLE: str(one.getsockname()[1]), HOST_VARIABLE: self.host, SHARED_VARIABLE: "1"}
+                {PORT_VARIABLE: str(one.getsockname()[1]), HOST_VARIABLE: self.host, SHARED_VARIABLE: "1", **traces}
                 for one in held
             ]
 
@@ -69,7 +76,7 @@ class OpsSettings:
 NO_OPS = OpsSettings()
 
 
-def read_settings(port: int | None, host: str, environment: Mapping[str, str]) -> OpsSettings:
+def read_settings(port: int | None, host: str, environment: Mapping[str, str], *, traces: float = 0.0) -> OpsSettings:
     """Return the settings of this process.
 
     Raises:
@@ -83,7 +90,9 @@ def read_settings(port: int | None, host: str, environment: Mapping[str, str]) -
             f"--ops-host {host} can be reached from other machines: put a bearer token of {_LEAST_TOKEN} characters "
             f"or more into {TOKEN_VARIABLE}, which scrapers then send"
         )
-    return OpsSettings(port=port, host=host, token=token, is_shared=environment.get(SHARED_VARIABLE) == "1")
+    return OpsSettings(
+        port=port, host=host, token=token, is_shared=environment.get(SHARED_VARIABLE) == "1", traces=traces
+    )
 
 
 def _is_loopback(host: str) -> bool:
@@ -95,13 +104,25 @@ def _is_loopback(host: str) -> bool:
         return False
 
 
-def ops_options() -> Callable[[Decorated], Decorated]:
-    """Return the decorator of ``--ops-port`` and ``--ops-host``; the command gets them as one parameter ``ops``."""
+def ops_options(*, traces: bool = True) -> Callable[[Decorated], Decorated]:
+    """Return the decorator of what operators may see; the command gets it as one parameter ``ops``.
+
+    Args:
+        traces: Whether the role has any, and ``--traces`` with them.
+    """
 
     def decorate(command: Decorated) -> Decorated:
         @functools.wraps(command)
-        def with_settings(*args: Any, ops_port: int | None, ops_host: str, **rest: Any) -> Any:
-            return command(*args, ops=read_settings(ops_port, ops_host, os.environ), **rest)
+        def with_settings(
+            *args: Any,
+            ops_port: int | None,
+            ops_host: str,
+            traces: bool = False,
+            traces_ratio: float = 0.0,
+            **rest: Any,
+        ) -> Any:
+            ops = read_settings(ops_port, ops_host, os.environ, traces=traces_ratio if traces else 0.0)
+            return command(*args, ops=ops, **rest)
 
         port = click.option(
             "--ops-port",
@@ -116,6 +137,22 @@ def ops_options() -> Callable[[Decorated], Decorated]:
             default="127.0.0.1",
             help=f"Address for --ops-port; one that is not loopback needs a token in {TOKEN_VARIABLE}.",
         )
-        return cast("Decorated", port(host(with_settings)))
+        decorated = port(host(with_settings))
+        if traces:
+            switch = click.option(
+                "--traces/--no-traces",
+                envvar=TRACES_VARIABLE,
+                default=False,
+                help="Send OpenTelemetry traces of messages to where OTEL_EXPORTER_OTLP_ENDPOINT says.",
+            )
+            ratio = click.option(
+                "--traces-ratio",
+                envvar=RATIO_VARIABLE,
+                type=click.FloatRange(0, 1),
+                default=_RATIO,
+                help="Which share of the messages is traced; the same at edges and workers.",
+            )
+            decorated = switch(ratio(decorated))
+        return cast("Decorated", decorated)
 
     return decorate

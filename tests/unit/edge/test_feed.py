@@ -23,6 +23,7 @@ class FakeEdge:
     def __init__(self) -> None:
         self.lasting_link = self.link = self.subscriber = self
         self.meters = EdgeMeters()
+        self.traces = None
         self.loop = asyncio.get_running_loop()
         self.fill_count = self.resynced_count = 0
         self.last = b"9-7"

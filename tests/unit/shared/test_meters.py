@@ -4,7 +4,7 @@ import pytest
 
 from innkeeper.errors import LeaseLost
 from innkeeper.functions import Claimed
-from innkeeper.meters import Histogram, KindMeters, WorkerMeters
+from innkeeper.meters import EdgeMeters, Histogram, KindMeters, WorkerMeters
 from innkeeper.turn import Turn
 
 
@@ -42,6 +42,18 @@ def test_an_unclean_claim_is_a_takeover(taken_from: str, meta: dict[bytes, bytes
     meters.claimed(Claimed("1:2", meta, {}, {}, {}, 0, 0, taken_from), is_own=is_own)
     assert meters.claims == 1
     assert meters.takeovers["lapsed"] == lapsed
+
+
+def test_refusals_have_few_names() -> None:
+    """Whatever a room answers, there are no more than some fifty labels."""
+    meters = EdgeMeters()
+    for number in range(1_000):
+        meters.reject(f"made_up_{number}")
+    for error in ("made_up_3", "Not A Name", "x" * 41, ""):
+        meters.reject(error)
+    assert len(meters.rejections) == 51
+    assert meters.rejections["made_up_3"] == 2
+    assert meters.rejections["other"] == 950 + 3
 
 
 def test_rooms_end_in_one_way() -> None:

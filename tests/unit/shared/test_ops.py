@@ -11,7 +11,15 @@ from innkeeper.meters import Histogram
 from innkeeper.ops import Family, OpsSettings, Sample
 from innkeeper.ops.families import COMMON
 from innkeeper.ops.listener import Listener
-from innkeeper.ops.settings import HOST_VARIABLE, PORT_VARIABLE, SHARED_VARIABLE, TOKEN_VARIABLE, read_settings
+from innkeeper.ops.settings import (
+    HOST_VARIABLE,
+    PORT_VARIABLE,
+    RATIO_VARIABLE,
+    SHARED_VARIABLE,
+    TOKEN_VARIABLE,
+    TRACES_VARIABLE,
+    read_settings,
+)
 
 TOKEN = "correct-horse-battery"  # noqa: S105 - of this test
 COUNT = Family("test_things_total", "counter", "Things.", ("kind",))
@@ -172,5 +180,7 @@ def test_each_child_has_a_port_of_its_own() -> None:
         assert len({one[PORT_VARIABLE] for one in environments}) == 3
     with OpsSettings().for_children(2) as environments:
         assert environments == [{}, {}]
+    with OpsSettings(traces=0.25).for_children(1) as environments:
+        assert environments == [{TRACES_VARIABLE: "1", RATIO_VARIABLE: "0.25"}]
     with pytest.raises(click.UsageError, match="65535"), OpsSettings(port=65_535).for_children(2):
         pass

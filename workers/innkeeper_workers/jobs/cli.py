@@ -33,7 +33,7 @@ _HEARTBEAT_S = 5
 @redis_option()
 @click.option("--processes", envvar="INNKEEPER_PROCESSES", type=click.IntRange(1), default=1, help="Jobs at a time.")
 @click.option("--list", "only_list", is_flag=True, help="Print the names of the jobs in the targets, and end.")
-@ops_options()
+@ops_options(traces=False)
 @log_level_option()
 def jobs(
     targets: tuple[str, ...], redis: str, processes: int, log_level: str, ops: OpsSettings, *, only_list: bool

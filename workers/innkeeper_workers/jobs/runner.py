@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+import orjson
 from rq.timeouts import JobTimeoutException
 
 from innkeeper.activation import text_of
@@ -54,8 +55,10 @@ class Runner:
             what = f"{type(error).__name__}: {text_of(error)}"
             self.push(room, job_id, outcome(job_id, "failed", error=what[:1000]))
             raise
-        self.meters.ended("done", time.monotonic() - began_at_s)
-        self.push(room, job_id, outcome(job_id, "done", value=value))
+        ran_s = time.monotonic() - began_at_s
+        data = outcome(job_id, "done", value=value)
+        self.meters.ended(orjson.loads(data)["status"], ran_s)  # failed, where the value cannot be told
+        self.push(room, job_id, data)
 
     def _call(self, function: str, args: list[Any], kwargs: dict[str, Any]) -> Any:
         allowed = self.functions.get(function)
