@@ -133,7 +133,7 @@ class Site:
                 request, socket, max_message_bytes=most_bytes, on_violation=_note, control_rate=control_rate
             )
         except ConnectionResetError:
-            return socket
+            return web.Response(status=400)  # nobody reads it, and the socket was never one
         if request.transport is not None:
             member: Member | None = None
             if is_session:

@@ -185,9 +185,9 @@ class Targets:
                 guard.taker = _Taker(rng)
             guard.feed_data(piece)
         while queue._buffer:
-            message = queue._buffer.popleft()[0] if isinstance(queue._buffer[0], tuple) else queue._buffer.popleft()
-            if isinstance(getattr(message, "data", None), bytes | bytearray):
-                _read_up(bytes(message.data), is_text=True)
+            message, *_ = queue._buffer.popleft()
+            if isinstance(message, bytes | bytearray):
+                _read_up(bytes(message), is_text=True)
         guard.feed_eof()
         return data
 
