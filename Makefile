@@ -7,7 +7,7 @@ COUNT ?= 30
 SCENARIO ?= storm
 BIN := .venv/bin
 
-.PHONY: help dev test long model mutants simulate poison takeover timers chaos failover topologies browser check lint types layers size schema format bench wheel
+.PHONY: help dev test long model mutants simulate poison takeover timers chaos failover topologies browser fuzz load check lint types layers size schema format bench wheel
 .DEFAULT_GOAL := help
 
 help: ## Show this list
@@ -52,6 +52,12 @@ browser: .venv/.ready ## Test the page in headless Chromium (Debian: apt-get ins
 
 chaos: .venv/.ready ## Hurt a real house and judge its history; SCENARIO (default: storm), SECONDS, SEED, FLAGS
 	PYTHONPATH=tests $(BIN)/python -m chaos $(SCENARIO) $(if $(SECONDS),--seconds $(SECONDS)) $(if $(SEED),--seed $(SEED)) $(FLAGS)
+
+fuzz: .venv/.ready ## Send INPUTS (100000) pieces of noise to everything that parses; SEED repeats a run
+	PYTHONPATH=tests $(BIN)/python -m fuzz --inputs $(or $(INPUTS),100000) $(if $(SEED),--seed $(SEED))
+
+load: .venv/.ready ## Flood, stall, starve and lose edges of a real house, for minutes, on an idle machine; SEED repeats a run
+	ulimit -n 20000; INNKEEPER_TEST_SEED=$(SEED) $(BIN)/pytest -m chaos -s -p no:randomly tests/load $(FLAGS)
 
 check: lint types layers size schema ## Run every check that is not a test
 

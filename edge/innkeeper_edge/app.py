@@ -133,7 +133,7 @@ class Site:
                 request, socket, max_message_bytes=most_bytes, on_violation=_note, control_rate=control_rate
             )
         except ConnectionResetError:
-            return socket
+            return web.Response(status=400)  # nobody reads it, and the socket was never one
         if request.transport is not None:
             member: Member | None = None
             if is_session:
@@ -209,7 +209,7 @@ class Site:
                     member.take(message.data, is_text=message.type is WSMsgType.TEXT)
                 elif message.type is WSMsgType.PING:
                     member.heard_at_s = edge.loop.time()
-                    await socket.pong(message.data)
+                    await _pong(socket, message.data)
                 elif message.type is WSMsgType.PONG:
                     member.heard_at_s = edge.loop.time()
                 else:
@@ -228,7 +228,7 @@ async def _hello(socket: web.WebSocketResponse, guarded: GuardedSocket, user_id:
             while True:
                 message = await socket.receive()
                 if message.type is WSMsgType.PING:
-                    await socket.pong(message.data)
+                    await _pong(socket, message.data)
                 elif message.type in _DATA:
                     hello = read_hello(message.data, user_id) if message.type is WSMsgType.TEXT else None
                     if hello is None:
@@ -239,6 +239,12 @@ async def _hello(socket: web.WebSocketResponse, guarded: GuardedSocket, user_id:
     except TimeoutError:
         guarded.close(UNAVAILABLE.code, UNAVAILABLE.reason)
         return None
+
+
+async def _pong(socket: web.WebSocketResponse, payload: bytes) -> None:
+    """Answer a ping, unless the connection is gone: the receive loop hears of that by itself."""
+    with contextlib.suppress(ConnectionResetError):
+        await socket.pong(payload)
 
 
 def _note(code: CloseCode) -> None:

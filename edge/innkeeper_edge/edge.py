@@ -166,7 +166,9 @@ class Edge:
             while incarnation != self.incarnation:  # declared dead meanwhile: once more under the new one
                 incarnation = self.incarnation
                 await self._registered.wait()
-                await self._index(address)
+                if feed.indexed != incarnation:
+                    await self._index(address)
+                    feed.indexed = incarnation
                 await feed.opened()
         except BaseException:
             self._withdraw(feed, member)

@@ -42,6 +42,7 @@ class Feed:
         self.fanout = Fanout(edge.meters)
         self.sessions: Sessions | None = None  # made with the first socket that speaks innkeeper.v1
         self.users = 0
+        self.indexed = ""  # the incarnation in whose index of rooms it stands
         self.chain: Chain | None = None
         self.suspect: StreamId | None = None
         self.accepted_batch = 0  # number of this edge's last batch of which the room accepted something

@@ -50,7 +50,7 @@ class Limits:
     user_message_rate: int = 2_000
     control_rate: int = 10
     rate_patience_s: float = 30.0
-    output_bytes: int = 67_108_864
+    output_bytes: int = 50_331_648
     stall_s: float = 10.0
     head_s: float = 5.0
     drain_s: float = 10.0

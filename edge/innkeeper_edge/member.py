@@ -193,6 +193,11 @@ class Member:
         """What waits to be written to it."""
         return 0 if self._transport.is_closing() else self._transport.get_write_buffer_size()
 
+    @property
+    def behind_bytes(self) -> int:
+        """What waited when it was looked at last."""
+        return self._seen_bytes
+
     def stalled_looks(self, queued_bytes: int) -> int:
         """Return how many times in a row it was found that nothing of what waited had moved; this is one more look."""
         is_stalled = self._seen_bytes and queued_bytes >= self._seen_bytes + self._late_bytes

@@ -161,30 +161,34 @@ class Rates:
     def look(self, *, stalls: bool) -> None:
         """Look at what waits for each socket; ``stalls``: a second has passed since this was asked last."""
         stall_count = max(1, round(self._limits.stall_s / (TICK_S * _LOOK_TICKS)))
-        waiting: list[tuple[int, Member]] = []
+        queued_bytes = 0
+        slow: list[tuple[int, Member]] = []
         for feed in self._edge.feeds.values():
             for member in feed.sockets():
                 size_bytes = member.queued_bytes
                 if size_bytes:
-                    waiting.append((size_bytes, member))
+                    queued_bytes += size_bytes
+                    if (
+                        min(size_bytes, member.behind_bytes) >= _SHED_BYTES
+                    ):  # now and a look ago: not just a large batch
+                        slow.append((size_bytes, member))
                 if stalls and member.stalled_looks(size_bytes) >= stall_count:
                     self.stalled_count += 1
                     log.info("member %s: nothing moved for %g s, closed", member.id, self._limits.stall_s)
                     member.cut_off(SLOW_READER)
-        self._queued_bytes = sum(size_bytes for size_bytes, _ in waiting)
-        if self._limits.output_bytes and self._queued_bytes > self._limits.output_bytes:
-            self._shed(waiting)
+        self._queued_bytes = queued_bytes
+        if slow and self._limits.output_bytes and queued_bytes > self._limits.output_bytes:
+            self._shed(slow)
 
-    def _shed(self, waiting: "list[tuple[int, Member]]") -> None:
+    def _shed(self, slow: "list[tuple[int, Member]]") -> None:
         """Cut off slow sockets, the newest first, until enough is free."""
         least_bytes = self._limits.output_bytes * _SHED_TO
         shed_count = 0
-        for size_bytes, member in sorted(waiting, key=lambda pair: -pair[1].entered_at_s):
+        for size_bytes, member in sorted(slow, key=lambda pair: -pair[1].entered_at_s):
             if self._queued_bytes <= least_bytes:
                 break
-            if size_bytes >= _SHED_BYTES:
-                member.cut_off(SLOW_READER)
-                self._queued_bytes -= size_bytes
-                shed_count += 1
+            member.cut_off(SLOW_READER)
+            self._queued_bytes -= size_bytes
+            shed_count += 1
         self.shed_count += shed_count
         log.warning("more than %d bytes waited for slow sockets: %d cut off", self._limits.output_bytes, shed_count)

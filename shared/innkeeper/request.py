@@ -108,8 +108,11 @@ class Request:
             ValueError: It is none.
         """
         head, _, body = data.partition(b"\n")
-        method, path, query, headers, user = orjson.loads(head)
-        return cls(method, path, query_all=query, headers=headers, body=body, user=User(*user))
+        try:
+            method, path, query, headers, user = orjson.loads(head)
+            return cls(method, path, query_all=query, headers=headers, body=body, user=User(*user))
+        except (TypeError, AttributeError) as error:
+            raise ValueError(f"this is no request: {error}") from None
 
 
 def new_request(
@@ -239,8 +242,11 @@ class Response:
             ValueError: It is none.
         """
         head, _, body = data.partition(b"\n")
-        status, content_type, headers = orjson.loads(head)
-        response = cls(body, status, headers)
+        try:
+            status, content_type, headers = orjson.loads(head)
+            response = cls(body, status, headers)
+        except (TypeError, AttributeError) as error:
+            raise ValueError(f"this is no answer: {error}") from None
         response.content_type = content_type
         return response
 

@@ -1,0 +1,1 @@
+"""Noise against everything that reads what others have written."""
