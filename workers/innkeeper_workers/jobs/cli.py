@@ -53,7 +53,8 @@ def jobs(
             arguments = ["jobs", *targets, "--log-level", log_level]
             sys.exit(run_processes(arguments, processes, environments=environments))
     follow_parent()
-    asyncio.run(check_redis(redis, timeout_s=DEFAULT_TIMES.redis_timeout_ms / 1000, shown=without_password(redis)))
+    timeout_s = DEFAULT_TIMES.redis_timeout_ms / 1000
+    asyncio.run(check_redis(redis, timeout_s=timeout_s, shown=without_password(redis), role="jobs"))
     prepare_rq(redis)
     from innkeeper_workers.jobs.runner import RUNNER  # noqa: PLC0415 - rq reads its settings when it is imported
 
