@@ -7,7 +7,7 @@ COUNT ?= 30
 SCENARIO ?= storm
 BIN := .venv/bin
 
-.PHONY: help dev test long model mutants simulate poison takeover timers chaos failover topologies browser check lint types layers size schema format bench wheel
+.PHONY: help dev test long model mutants simulate poison takeover timers chaos failover topologies browser check lint types layers size schema format bench wheel secrets
 .DEFAULT_GOAL := help
 
 help: ## Show this list
@@ -77,6 +77,9 @@ format: .venv/.ready ## Format the code and mend what can be mended
 
 bench: .venv/.ready ## Measure; results go to bench/results/
 	$(BIN)/python bench/run.py $(FLAGS)
+
+secrets: ## Make the passwords of the users of Redis, for compose.yaml (deploy/secrets/)
+	deploy/redis/make-secrets.sh
 
 wheel: .venv/.ready ## Build the wheel into dist/
 	$(BIN)/pip wheel --quiet --no-deps --wheel-dir dist .
