@@ -65,6 +65,7 @@ def jobs(
 def _work(redis: str, ops: OpsSettings) -> None:
     from rq import Worker  # noqa: PLC0415 - as above
 
+    from innkeeper_workers.jobs.allowed import AllowedJob  # noqa: PLC0415
     from innkeeper_workers.jobs.metrics import JobsSource, shown  # noqa: PLC0415
     from innkeeper_workers.jobs.runner import RUNNER  # noqa: PLC0415
 
@@ -82,6 +83,7 @@ def _work(redis: str, ops: OpsSettings) -> None:
         [QUEUE],  # alone: only so does rq keep a job whose worker dies between taking and starting it
         connection=open_sync(redis),
         serializer="json",
+        job_class=AllowedJob,
         exception_handlers=[abandoned],
         maintenance_interval=_LOOK_AFTER_DEAD_S,
         worker_ttl=_LOOK_AFTER_DEAD_S + 15,  # rq waits for a job for 15 s less, and looks only in between
