@@ -7,7 +7,7 @@ COUNT ?= 30
 SCENARIO ?= storm
 BIN := .venv/bin
 
-.PHONY: help dev test long model mutants simulate poison takeover timers chaos failover topologies browser fuzz load check lint types layers size schema format bench wheel
+.PHONY: help dev test long model mutants simulate poison takeover timers chaos failover topologies browser fuzz load check lint types layers size schema format bench wheel secrets audit manifests proxies
 .DEFAULT_GOAL := help
 
 help: ## Show this list
@@ -84,6 +84,21 @@ format: .venv/.ready ## Format the code and mend what can be mended
 bench: .venv/.ready ## Measure; results go to bench/results/
 	$(BIN)/python bench/run.py $(FLAGS)
 
+audit: .venv/.deploy ## Look up known vulnerabilities of what is pinned (asks the public index), and list the licences
+	$(BIN)/pip-licenses --order=license --fail-on='GPLv2;GPLv3;AGPLv3' --partial-match
+	$(BIN)/pip-audit --strict --no-deps --disable-pip -r constraints.txt \
+		|| { echo "make audit: something is vulnerable, or the public index did not tell; see above" >&2; exit 1; }
+
+manifests: .venv/.deploy ## Check the manifests in deploy/kubernetes/ by the schemas of Kubernetes
+	$(BIN)/kubernetes-validate --strict deploy/kubernetes/*.yaml
+
+proxies: .venv/.deploy ## Test behind HAProxy and Caddy, beside FastAPI and Django (Debian: apt-get install haproxy caddy)
+	@for name in haproxy caddy; do command -v $$name >/dev/null || { echo "make proxies needs $$name: apt-get install haproxy caddy" >&2; exit 1; }; done
+	$(BIN)/pytest -m proxies tests/acceptance $(FLAGS)
+
+secrets: ## Make the passwords of the users of Redis, for compose.yaml (deploy/secrets/)
+	deploy/redis/make-secrets.sh
+
 wheel: .venv/.ready ## Build the wheel into dist/
 	$(BIN)/pip wheel --quiet --no-deps --wheel-dir dist .
 
@@ -92,6 +107,10 @@ wheel: .venv/.ready ## Build the wheel into dist/
 		|| { echo "Innkeeper needs Python 3.11 or newer; run: make PYTHON=/path/to/python3.11 $(MAKECMDGOALS)" >&2; exit 1; }
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[speed,dev,test]'
+	@touch $@
+
+.venv/.deploy: .venv/.ready
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[deploy]'
 	@touch $@
 
 # What the page of an example loads.

@@ -130,6 +130,7 @@ async def serve(
         timeout_s=times.redis_timeout_ms / 1000,
         shown=without_password(redis_url),
         durability=durability,
+        role="edge",
     )
     if isinstance(authenticator, Anybody):
         log.warning("--auth none: anybody who reaches this edge may enter every room, under any name")

@@ -78,8 +78,7 @@ class Edge:
         self.traces = traces
         self.authenticator: Authenticator = authenticator or Anybody()
         self.loop = asyncio.get_running_loop()
-        self.times = times
-        self.limits = limits
+        self.times, self.limits = times, limits
         self.draining = False
         self.talkers: list[Member] = []
         self.incarnation = _new_incarnation()
@@ -102,9 +101,8 @@ class Edge:
         self.ingress = Ingress(self) if traces is None else traces.make_ingress(self)
         self.calls = Calls(self)
         self.rates = Rates(self, limits)
-        self.fill_count = 0
+        self.fill_count = self.resync_count = 0
         self.thrift = Thrift()
-        self.resync_count = 0
         self.ownerless: dict[Address, float] = {}  # rooms with backlog and no owner, and since when they were seen
         self.ready = asyncio.Event()
         self.feeds: dict[Address, Feed] = {}

@@ -8,13 +8,15 @@ import signal
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from redis.exceptions import AuthenticationError, RedisError
+from redis.exceptions import AuthenticationError, RedisClusterException, RedisError
 
 from innkeeper.channel import Reply
 from innkeeper.cluster import Cluster
 from innkeeper.durability import Durability, check_durability
 from innkeeper.errors import RedisReplied, RedisUnavailable, RedisUnready, RedisUnusable
 from innkeeper.redis_client import Link
+from innkeeper.redis_url import refuse_insecure, without_secrets
+from innkeeper.rights import Role, check_rights
 from innkeeper.server_settings import warn_of_settings
 from innkeeper.topology import Where, open_link, reach
 
@@ -68,7 +70,13 @@ def stop_asked() -> asyncio.Event:
 
 
 async def check_redis(
-    url: str, *, timeout_s: float, shown: str, durability: Durability = Durability.RELAXED, quiet: bool = False
+    url: str,
+    *,
+    timeout_s: float,
+    shown: str,
+    durability: Durability = Durability.RELAXED,
+    role: Role | None = None,
+    quiet: bool = False,
 ) -> Where:
     """Return where a Redis is that Innkeeper can run on; every primary of a cluster is looked at.
 
@@ -77,13 +85,16 @@ async def check_redis(
         timeout_s: For each connection made later.
         shown: The URL without its password, for messages.
         durability: What Redis must be set up for.
+        role: What the login must be allowed to do; None leaves that to be found out.
         quiet: Refuse what cannot work, but warn of nothing: for commands that run once.
 
     Raises:
-        RedisUnusable: Nobody answers there, the version is too old, the eviction policy would drop rooms, or accepted
-            messages would not be kept as the durability mode says.
+        RedisUnusable: Nobody answers there, it is on another machine and asks for no password, the version is too old,
+            the login may not do what the role does, the eviction policy would drop rooms, or accepted messages would
+            not be kept as the durability mode says.
     """
     try:
+        refuse_insecure(url)
         first = reach(url, timeout_s=_CONNECT_S)
         if isinstance(first, Cluster):
             await first.refresh()
@@ -93,13 +104,15 @@ async def check_redis(
     except AuthenticationError as error:
         raise RedisUnusable(f"Redis at {shown} refuses the login: {error}") from None
     except ValueError as error:
-        raise RedisUnusable(f"--redis {shown}: {error}") from None
-    except (RedisError, OSError) as error:
-        raise RedisUnusable(f"no Redis at {shown}: {error}") from None
+        raise RedisUnusable(f"--redis {shown}: {without_secrets(str(error), url)}") from None
+    except (RedisError, RedisClusterException, OSError) as error:
+        raise RedisUnusable(f"no Redis at {shown}: {_in_words(error)}") from None
     link = open_link(first, timeout_s=_CONNECT_S, name="boot check")
     try:
         for primary in link.primaries():
             await _check_server(primary, shown)
+            if role is not None:
+                await check_rights(primary, role, shown)
             if not quiet:
                 await warn_of_settings(primary, shown)
                 await check_durability(primary, durability, shown)
@@ -113,8 +126,22 @@ async def check_redis(
     return where
 
 
+def _in_words(error: Exception) -> str:
+    text = str(error)
+    if "CERTIFICATE_VERIFY_FAILED" not in text:
+        return text
+    why = text.partition("verify failed: ")[2].partition(" (_ssl")[0] or text
+    return (
+        f"its certificate is not to be trusted: {why}. The authority that signed it is named by ?ssl_ca_certs=FILE in "
+        "the URL, and the host there must be one that the certificate is for"
+    )
+
+
 async def _check_server(link: Link, shown: str) -> None:
-    info, policy, coverage = await _ask_when_ready(link, shown)
+    info, memory, policy, coverage = await _ask_when_ready(link, shown)
+    if isinstance(policy, RedisReplied) and isinstance(memory, bytes):
+        found = re.search(rb"^maxmemory_policy:(\S+)", memory, re.MULTILINE)
+        policy = [b"maxmemory-policy", found[1]] if found else policy
     if isinstance(info, RedisReplied) and str(info).startswith("NOPERM"):
         log.warning("Redis at %s does not tell its version (%s): make sure it is new enough", shown, info)
     elif isinstance(info, RedisReplied):
@@ -142,6 +169,7 @@ async def _ask_when_ready(link: Link, shown: str) -> list[Reply]:
             return await link.send(
                 (
                     ("INFO", "server"),
+                    ("INFO", "memory"),
                     ("CONFIG", "GET", "maxmemory-policy"),
                     ("CONFIG", "GET", "cluster-require-full-coverage"),
                 )

@@ -1,7 +1,6 @@
 """Options that several commands share: one spelling, one environment variable, one help text each."""
 
 import os
-import re
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -9,8 +8,13 @@ import click
 
 from innkeeper.durability import Durability
 from innkeeper.logs import FORMAT_VARIABLE, LOG_FORMATS
+from innkeeper.redis_url import INSECURE_VARIABLE, without_password
 
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
+
+__all__ = [
+    "DEFAULT_REDIS_URL", "LOG_LEVELS", "durability_option", "log_level_option", "redis_option", "without_password",
+]  # fmt: skip
 
 DEFAULT_REDIS_URL = "redis://127.0.0.1:6379/0"
 LOG_LEVELS = ("debug", "info", "warning", "error")
@@ -23,11 +27,27 @@ def redis_option(
 ) -> Callable[[Decorated], Decorated]:
     """Return the decorator of ``--redis URL`` (parameter ``redis``), read from ``INNKEEPER_REDIS`` in every command.
 
+    ``--insecure-redis`` comes with it; it goes into the environment, from where the boot check and children read it.
+
     Args:
         default: None where a command can do without.
         help_text: One sentence for ``--help``.
     """
-    return click.option("--redis", metavar="URL", envvar="INNKEEPER_REDIS", default=default, help=help_text)
+    redis = click.option("--redis", metavar="URL", envvar="INNKEEPER_REDIS", default=default, help=help_text)
+    insecure = click.option(
+        "--insecure-redis",
+        is_flag=True,
+        envvar=INSECURE_VARIABLE,
+        expose_value=False,
+        callback=_allow_insecure,
+        help="Take a Redis on another machine that asks for no password.",
+    )
+    return lambda command: redis(insecure(command))
+
+
+def _allow_insecure(_ctx: click.Context, _parameter: click.Parameter, wanted: bool) -> None:
+    if wanted:
+        os.environ[INSECURE_VARIABLE] = "1"
 
 
 def durability_option() -> Callable[[Decorated], Decorated]:
@@ -71,9 +91,3 @@ def log_level_option(*, default: str = "info") -> Callable[[Decorated], Decorate
 
 def _choose_format(_ctx: click.Context, _parameter: click.Parameter, chosen: str) -> None:
     os.environ[FORMAT_VARIABLE] = chosen
-
-
-def without_password(url: str) -> str:
-    """Return a Redis URL fit for logs and terminals: a password in it shows as three stars."""
-    url = re.sub(r"(?<=://)([^:/@]*):[^@]*@", r"\1:***@", url, count=1)
-    return re.sub(r"(?<=password=)[^&]*", "***", url)

@@ -35,6 +35,7 @@ def connection_options(timeout_s: float) -> dict[str, Any]:
         "socket_timeout": timeout_s,
         "socket_connect_timeout": timeout_s,
         "socket_keepalive": True,
+        "driver_info": None,  # CLIENT SETINFO: one command more that a login must be allowed
     }
 
 

@@ -36,14 +36,16 @@ def open_sync(url: str) -> Redis:
     if scheme in SENTINEL_SCHEMES:
         options = Redis.from_url(plain).connection_pool.connection_kwargs
         wanted = {name: options[name] for name in ("username", "password", "db") if options.get(name)}
+        tls = {name: value for name, value in options.items() if name.startswith("ssl_")}
+        tls["ssl"] = scheme == "rediss+sentinel"
         hosts = split_hosts(urlsplit(url).netloc, _SENTINEL_PORT)
         login = {"username": query.get("sentinel_username"), "password": query.get("sentinel_password")}
-        given = {name: value for name, value in login.items() if value}
+        given = {name: value for name, value in login.items() if value} | tls
         sentinel = Sentinel(hosts, socket_timeout=_TIMEOUT_S, sentinel_kwargs=given)  # type: ignore[no-untyped-call]
-        primary: Redis = sentinel.master_for(query["service"], socket_timeout=None, **wanted)  # type: ignore[no-untyped-call]
+        primary: Redis = sentinel.master_for(query["service"], socket_timeout=None, **wanted, **tls)  # type: ignore[no-untyped-call]
         return primary
     if scheme in CLUSTER_SCHEMES:
         cluster = RedisCluster.from_url(plain)
         prefix = os.environ.get("RQ_KEY_PREFIX", _PREFIX_IN_CLUSTER)
         return cluster.get_redis_connection(cluster.get_node_from_key(prefix))  # type: ignore[no-untyped-call]
-    return Redis.from_url(url)
+    return Redis.from_url(url, driver_info=None)  # no CLIENT SETINFO: one command less that a login must be allowed

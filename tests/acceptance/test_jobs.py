@@ -1,9 +1,12 @@
 """Jobs through the real rq: each result comes once, whatever dies, and nothing runs that was not allowed."""
 
 import asyncio
+import json
 import os
+import pickle
 import random
 import signal
+import zlib
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from pathlib import Path
@@ -13,6 +16,7 @@ import pytest
 
 from harness import job_rooms
 from harness.house import Client, House, until
+from innkeeper_workers.jobs.desk import PERFORM
 
 TARGET = str(Path(job_rooms.__file__))
 Shown = list[Any]
@@ -195,3 +199,58 @@ async def test_a_killed_worker_of_jobs_is_noticed_by_another(house: House, runs:
     print(f"\njobs: a killed worker's job was reported after {took_s:.0f} s")
     assert entry[2:] == ["failed", None, "its worker died"]
     assert took_s <= 90
+
+
+class _Loaded:
+    """What runs when it is unpickled."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.system, (f"touch {self.path}",)
+
+
+def _forged(case: str, marker: Path) -> bytes:
+    """Return the data of a job as somebody could write it who may write to rq's keys."""
+    command = f"touch {marker}"
+    if case == "pickled":
+        return zlib.compress(pickle.dumps(("os.system", None, [_Loaded(str(marker))], {})))
+    call: tuple[Any, ...] = {
+        "honest but for its callbacks": (PERFORM, None, ["works/a", "x", "job_rooms:double", [1], {}], {}),
+        "dotted path": ("os.system", None, [command], {}),
+        "method": ("system", "os", [command], {}),
+        "no such function": ("innkeeper_workers.jobs.runner.nosuch", None, [], {}),
+        "function without @job": (PERFORM, None, ["works/a", "x", "job_rooms:secret", [], {}], {}),
+        "path in the function's name": (PERFORM, None, ["works/a", "x", "os:system", [command], {}], {}),
+        "no room": (PERFORM, None, ["../..", "x", "job_rooms:double", [1], {}], {}),
+    }[case]
+    return zlib.compress(json.dumps(call).encode())
+
+
+async def test_forged_jobs_run_nothing(house: House, tmp_path: Path, runs: Runs) -> None:
+    """Pickles, dotted paths and functions without @job, written into rq's keys by hand, are told in the log alone."""
+    jobs = await house.add_jobs()
+    marker = tmp_path / "ran"
+    cases = (
+        "honest but for its callbacks", "pickled", "dotted path", "method", "no such function",
+        "function without @job", "path in the function's name", "no room",
+    )  # fmt: skip
+    for number, case in enumerate(cases):
+        now = "2026-01-01T00:00:00.000000Z"
+        row = {"data": _forged(case, marker), "created_at": now, "enqueued_at": now, "status": "queued",
+               "origin": "innkeeper", "timeout": "10", "description": case}  # fmt: skip
+        for callback in ("success", "failure", "stopped"):
+            row[f"{callback}_callback_name"] = "os.system"
+        await house.redis.hset(f"rq:job:forged-{number}", mapping=row)
+        await house.redis.rpush("rq:queue:innkeeper", f"forged-{number}")
+    ann = await house.join("works/a")
+    await enqueue(ann, ("double", [21], {}))
+    await until(lambda: any(entry[2:4] == ["done", 42] for entry in results(ann)), "an honest job runs after them",
+                timeout_s=40, seen=jobs.log[-3000:])  # fmt: skip
+    assert not marker.exists()
+    assert [line[0] for line in runs.lines() if line[0] != "double-1"] == ["double-21"]
+    assert "secret" not in [entry[3] for entry in results(ann)]
+    assert await house.redis.hget("rq:job:forged-0", "status") == b"finished", "a callback was called"
+    for number in range(len(cases)):
+        assert f"forged-{number}" in jobs.log

@@ -59,7 +59,7 @@ async def test_a_room_is_shown_with_all_it_has(house: House) -> None:
     """Owner, lag, state, members, timers and outputs; as tables and as JSON."""
     ann = await house.join("desk/shown", name="ann")
     connection = await welcome(ann)
-    await ann.send("hello")
+    await ann.send('"hello"')
     await ann.expect(lambda f: f.get("n") == 1, "the count")
     shown = await ask(house, "room", "desk/shown")
     workers = {row["name"]: row["rooms"] for row in await ask(house, "workers")}
@@ -141,7 +141,7 @@ async def test_a_dead_event_is_shown_retried_and_dropped(house: House) -> None:
     ann = await house.join("desk/dead", name="ann")
     await welcome(ann)
     for _ in range(2):
-        await ann.send("fail")
+        await ann.send('"fail"')
     await until(lambda: _dead(house, "desk/dead", 2), "both lie in dead")
     text = await run(house, "dead", "list", "desk/dead")
     assert "such thing" in text and "\x1b[31m" not in text  # noqa: PT018 - one text
@@ -163,8 +163,8 @@ async def test_stuck_rooms_say_why(house: House) -> None:
     """A slow handler, a room that does not start, one whose kind nobody serves: found within a minute by anybody."""
     ann = await house.join("desk/slow", name="ann")
     await welcome(ann)
-    await ann.send("wait")
-    await ann.send("next")
+    await ann.send('"wait"')
+    await ann.send('"next"')
     await house.join("faulty/x", name="bob")
     await house.redis.hset(keys.KINDS, "lost", b'{"codec":"json","message_bytes":100,"backlog_count":10,"grace_s":0}')
     await run(house, "send", "lost/x", "hello")

@@ -62,6 +62,7 @@ async def serve(rooms: dict[str, type[Room]], redis_url: str, durability: Durabi
         timeout_s=times.redis_timeout_ms / 1000,
         shown=without_password(redis_url),
         durability=durability,
+        role="worker",
     )
     fleet = Fleet(rooms, where, times, durability, redis_url)
     pulse = Pulse(fleet)

@@ -21,6 +21,7 @@ from innkeeper.wire import InboxEvent, read_inbox_entry
 from innkeeper_workers.alarm import Alarm, Changes
 from innkeeper_workers.asking import ask
 from innkeeper_workers.courier import Courier
+from innkeeper_workers.handler_limit import HandlerLimit
 from innkeeper_workers.starting import Starting
 from innkeeper_workers.suspicion import CONVICTED, Suspicion
 from innkeeper_workers.trimming import Trimming
@@ -90,7 +91,7 @@ class Owner:
         self._waiter: asyncio.Future[None] | None = None
         self._has_news = False
         self._in_flight: asyncio.Future[None] | None = None
-        self._cut_timer: asyncio.TimerHandle | None = None
+        self._limit = HandlerLimit(fleet.loop, self._cut)
         self._trimming = Trimming()
         self.task: asyncio.Task[None] | None = None
 
@@ -171,8 +172,7 @@ class Owner:
             self.suspicion.end_trial()
             self._alarm.stop()
             self.courier.stop()
-            if self._cut_timer is not None:
-                self._cut_timer.cancel()
+            self._limit.stop()
             if self._in_flight is not None:
                 self._in_flight.cancel()
 
@@ -260,7 +260,7 @@ class Owner:
         if self.inside is None:
             return  # on_start has its own limit
         self.suspicion.end_trial()  # it may take long, and others wait
-        self._cut_timer = self.fleet.loop.call_later(self.room_class.handler_s, self._cut)
+        self._limit.start(self.room_class.handler_s)
         if self._in_flight is not None and self._in_flight.done() and self._in_flight.exception() is None:
             self._in_flight = None
         if self._in_flight is None and not self.activation.is_partial and (answer := self._commit()) is not None:
@@ -268,9 +268,7 @@ class Owner:
             self._in_flight.add_done_callback(self._early_commit_done)
 
     def _on_resume(self) -> None:
-        if self._cut_timer is not None:
-            self._cut_timer.cancel()
-            self._cut_timer = None
+        self._limit.stop()
 
     def _early_commit_done(self, task: asyncio.Future[None]) -> None:
         """The commit under a waiting hook was refused: the hook's room is lost, stop it."""

@@ -197,7 +197,7 @@ class NotedFleet(Fleet):
         role.fleet = self
 
 
-async def check_redis(url: str, *, timeout_s: float, shown: str, durability: Durability) -> Connect:  # noqa: ARG001 - as in boot
+async def check_redis(url: str, **options: object) -> Connect:  # noqa: ARG001 - as in boot
     """Return the process's own way to Redis."""
     role = PROCESS.get()
     assert isinstance(role, Role)

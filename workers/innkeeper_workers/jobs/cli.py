@@ -53,7 +53,8 @@ def jobs(
             arguments = ["jobs", *targets, "--log-level", log_level]
             sys.exit(run_processes(arguments, processes, environments=environments))
     follow_parent()
-    asyncio.run(check_redis(redis, timeout_s=DEFAULT_TIMES.redis_timeout_ms / 1000, shown=without_password(redis)))
+    timeout_s = DEFAULT_TIMES.redis_timeout_ms / 1000
+    asyncio.run(check_redis(redis, timeout_s=timeout_s, shown=without_password(redis), role="jobs"))
     prepare_rq(redis)
     from innkeeper_workers.jobs.runner import RUNNER  # noqa: PLC0415 - rq reads its settings when it is imported
 
@@ -64,6 +65,7 @@ def jobs(
 def _work(redis: str, ops: OpsSettings) -> None:
     from rq import Worker  # noqa: PLC0415 - as above
 
+    from innkeeper_workers.jobs.allowed import AllowedJob  # noqa: PLC0415
     from innkeeper_workers.jobs.metrics import JobsSource, shown  # noqa: PLC0415
     from innkeeper_workers.jobs.runner import RUNNER  # noqa: PLC0415
 
@@ -81,6 +83,7 @@ def _work(redis: str, ops: OpsSettings) -> None:
         [QUEUE],  # alone: only so does rq keep a job whose worker dies between taking and starting it
         connection=open_sync(redis),
         serializer="json",
+        job_class=AllowedJob,
         exception_handlers=[abandoned],
         maintenance_interval=_LOOK_AFTER_DEAD_S,
         worker_ttl=_LOOK_AFTER_DEAD_S + 15,  # rq waits for a job for 15 s less, and looks only in between
