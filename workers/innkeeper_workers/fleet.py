@@ -3,11 +3,10 @@
 import asyncio
 import contextlib
 import logging
+import math
 import secrets
 from collections.abc import Iterable
 from dataclasses import replace
-
-import orjson
 
 from innkeeper import functions, keys
 from innkeeper.address import Address, InvalidAddress, parse_address
@@ -25,7 +24,9 @@ from innkeeper.topology import Commands, Subscriptions, Where, open_link, open_s
 from innkeeper.waking import wake
 from innkeeper.wire import read_news, sendable
 from innkeeper_workers.jobs.desk import Desk
+from innkeeper_workers.orders import Orders
 from innkeeper_workers.owner import Owner
+from innkeeper_workers.reaping import reap_unknown_edges
 from innkeeper_workers.setbacks import Setbacks
 from innkeeper_workers.stage import Stage
 from innkeeper_workers.wakes import WakeQueues
@@ -83,6 +84,8 @@ class Fleet:
         self.thrift = Thrift()
         self.refused_count = 0
         self.draining = False
+        self.max_rooms = 0  # 0: no limit
+        self.orders = Orders(self)
         self._has_successor = True
         self.reconnected_at_s = -1.0
         self._by_bell: dict[bytes, Owner] = {}
@@ -94,21 +97,6 @@ class Fleet:
         self._loading: asyncio.Task[None] | None = None
 
     # --- life of the worker ---------------------------------------------------------------------------------------
-    async def announce_kinds(self) -> None:
-        """Write what edges must know of the kinds served here."""
-        rows: list[str | bytes] = []
-        for kind, room in self.rooms.items():
-            limits: dict[str, str | float] = {
-                "codec": room.codec,
-                "message_bytes": room.message_bytes,
-                "backlog_count": room.backlog_count,
-                "grace_s": room.grace_s,
-            }
-            if room.on_request is not Room.on_request:
-                limits["request_s"] = room.request_s
-            rows += [kind, orjson.dumps(limits)]
-        await self.link.call("HSET", keys.KINDS, *rows)
-
     async def load_functions(self) -> None:
         """Load the functions; many rooms that miss them at once cause one loading."""
         if self._loading is None or self._loading.done():
@@ -120,7 +108,19 @@ class Fleet:
 
     async def serve_wakes(self) -> None:
         """Take rooms from the wake queues and claim them, until draining."""
-        await self._wakes.serve(self.consider, may_take=lambda: self.is_registered, until=lambda: self.draining)
+        await self._wakes.serve(
+            self.consider, places=lambda: self.places if self.is_registered else 0, until=lambda: self.draining
+        )
+
+    @property
+    def room_count(self) -> int:
+        """Rooms that are owned here, or will be if their claims succeed."""
+        return len(self.owners) + len(self._claiming)
+
+    @property
+    def places(self) -> float:
+        """How many rooms more this worker may take."""
+        return self.max_rooms - self.room_count if self.max_rooms else math.inf
 
     async def wake(self, addresses: Iterable[Address]) -> None:
         """Put rooms into the index of rooms awake and into their wake queues; a room appears once.
@@ -185,7 +185,11 @@ class Fleet:
             owner.ring([])
         elif address in self._claiming:
             self._claiming[address].set()
-        elif address.kind in self.rooms:
+        elif self.orders.keeps_for_another(address):
+            pass
+        elif self.places <= 0 or address.kind not in self.rooms:  # taken from the queue a moment too late, or sent here
+            self._spawn(self._wake_quietly(address))
+        else:
             self._claiming[address] = asyncio.Event()
             self._spawn(self._claim_safely(address))
 
@@ -238,7 +242,7 @@ class Fleet:
             await self.link.call("SREM", keys.worker_rooms(self.incarnation), str(address))
             return
         await self.bells.subscribe(room.bell)
-        await self._reap_unknown_edges(room, answer)
+        await reap_unknown_edges(self.link, room, answer)
         room_class = self.rooms[address.kind]
         self._own(
             Owner(
@@ -300,17 +304,6 @@ class Fleet:
             held = answer
         return None
 
-    async def _reap_unknown_edges(self, room: RoomKeys, claimed: Claimed) -> None:
-        """Let members leave whose edge is gone from the registry (a member that a rollback brought back)."""
-        edges = sorted({orjson.loads(row)["edge"] for row in claimed.members.values()})
-        if not edges:
-            return
-        scores = await self.link.send([("ZSCORE", keys.EDGES, edge) for edge in edges])
-        gone = [edge for edge, score in zip(edges, scores, strict=True) if score is None]
-        if gone:
-            log.info("%d edge(s) of members are gone, their members leave", len(gone))
-            await self.link.send([functions.reap_edge(room, edge=edge) for edge in gone])
-
     # --- owning ---------------------------------------------------------------------------------------------------
     def _own(self, owner: Owner) -> None:
         self.owners[owner.address] = owner
@@ -353,7 +346,8 @@ class Fleet:
         if wake:
             if pause:
                 await asyncio.sleep(_PAUSE_AFTER_FAILURE_S)
-            await self._wake_quietly(owner.address)
+            if not (owner.successor and await self.orders.pass_on(owner)):
+                await self._wake_quietly(owner.address)
         if owner.address not in self.owners and owner.address not in self._claiming:
             try:
                 await self.link.call("SREM", keys.worker_rooms(self.incarnation), str(owner.address))
@@ -370,6 +364,8 @@ class Fleet:
         owner = self._by_bell.get(channel)
         if owner is not None:
             owner.ring(read_news(body))
+        elif body:
+            self.orders.hear(channel, body)
 
     def _note_reconnection(self) -> None:
         self.reconnected_at_s = self.loop.time()

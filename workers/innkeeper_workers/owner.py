@@ -70,6 +70,7 @@ class Owner:
         self.lease_sent_at_s = asked_at_s
         self.used_at_s = fleet.loop.time()
         self.leaving = ""
+        self.successor = ""  # the worker that is to have the room next
         self.wanted = False  # whether the room wants an owner although it was released
         self.inside: InboxEvent | None = None
         self.unsettled: InboxEvent | None = None  # the first one of the turn under way
