@@ -15,6 +15,7 @@ WORKERS: Final = "inn:workers"
 EDGES: Final = "inn:edges"
 COUNTERS: Final = "inn:counters"
 DEATHS: Final = "inn:deaths"
+LOAD: Final = "inn:load"
 
 
 class RoomKeys(NamedTuple):
@@ -45,7 +46,7 @@ def worker_rooms(incarnation: str) -> str:
 
 
 def worker_ear(incarnation: str) -> str:
-    """Return the channel that a living worker listens to: without a listener, it is gone."""
+    """Return the channel that a living worker listens to, for orders; without a listener, it is gone."""
     return f"inn:worker:{incarnation}:ear"
 
 

@@ -56,7 +56,7 @@ class House:
     """Use it as an async context manager.
 
     ``url`` is a Redis that the test runs itself; without it the house has a valkey-server of its own. ``options`` are
-    given to every role, ``server_options`` to that server.
+    given to every role, ``server_options`` to that server. Rooms stay where they are unless it is to ``rebalance``.
     """
 
     valkey: Valkey
@@ -72,6 +72,7 @@ class House:
         url: str = "",
         options: Sequence[str] = (),
         server_options: Sequence[str] = (),
+        rebalance: bool = False,
     ) -> None:
         self.folder = folder
         self.target = target
@@ -80,6 +81,7 @@ class House:
         self.redis_url = url
         self.options = options
         self._server_options = server_options
+        self._rebalance = rebalance
         self._is_own = not url
         self.redis: Any = None
         self.edges: list[Role] = []
@@ -120,7 +122,8 @@ class House:
     async def add_worker(self, *options: str) -> Role:
         """Start one more worker."""
         path = self.folder / f"worker-{len(self.workers)}.log"
-        arguments = ["worker", self.target, "--redis", self.redis_url, *self.options, *options]
+        arguments = ["worker", self.target, "--redis", self.redis_url]
+        arguments += ["--rebalance" if self._rebalance else "--no-rebalance", *self.options, *options]
         role = await asyncio.to_thread(Role, arguments, path)
         self.workers.append(role)
         return role

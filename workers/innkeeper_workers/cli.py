@@ -4,6 +4,7 @@ import asyncio
 import logging
 import os
 import sys
+from typing import Any
 
 import click
 
@@ -17,9 +18,12 @@ from innkeeper.options import durability_option, log_level_option, redis_option,
 from innkeeper.room import Room
 from innkeeper.supervise import announce_ready, follow_parent, run_processes
 from innkeeper.target import load_rooms
+from innkeeper_workers.balance import Balance
 from innkeeper_workers.fleet import Fleet
+from innkeeper_workers.kinds import announce_kinds
 from innkeeper_workers.metrics import show
 from innkeeper_workers.outboxes import OutboxSweep
+from innkeeper_workers.placement import UNMOVED, Placement, placement_options
 from innkeeper_workers.pulse import Pulse
 from innkeeper_workers.sweep import Sweep
 from innkeeper_workers.timers import LookOut
@@ -35,25 +39,38 @@ _DRAIN_S = 25.0
 @redis_option()
 @durability_option()
 @click.option("--processes", envvar="INNKEEPER_PROCESSES", type=click.IntRange(1), default=1, help="Worker processes.")
+@placement_options
 @ops_options()
 @log_level_option()
 def worker(  # noqa: PLR0917 - click passes them by name
-    targets: tuple[str, ...], redis: str, durability: str, processes: int, log_level: str, ops: OpsSettings
+    targets: tuple[str, ...],
+    redis: str,
+    durability: str,
+    processes: int,
+    log_level: str,
+    ops: OpsSettings,
+    **options: Any,
 ) -> None:
     """Run rooms. TARGET is pkg.mod, pkg.mod:Class or file.py; every Room class defined there is served."""
     set_up_logs(log_level)
+    placement = Placement(**options)
+    rooms = placement.choose(load_rooms(targets))  # a mistake is told once, also where there are several processes
     if processes > 1:
-        load_rooms(targets)  # a mistake in a target is told once
         os.environ["INNKEEPER_REDIS"] = redis  # not as an argument: a password would show in ps
-        arguments = ["worker", *targets, "--durability", durability, "--log-level", log_level]
+        arguments = ["worker", *targets, "--durability", durability, "--log-level", log_level, *placement.arguments]
         with ops.for_children(processes) as environments:
             sys.exit(run_processes(arguments, processes, environments=environments))
     follow_parent()
-    rooms = load_rooms(targets)
-    sys.exit(run_role(lambda: serve(rooms, redis, Durability(durability), ops)))
+    sys.exit(run_role(lambda: serve(rooms, redis, Durability(durability), ops, placement)))
 
 
-async def serve(rooms: dict[str, type[Room]], redis_url: str, durability: Durability, ops: OpsSettings = NO_OPS) -> int:
+async def serve(
+    rooms: dict[str, type[Room]],
+    redis_url: str,
+    durability: Durability,
+    ops: OpsSettings = NO_OPS,
+    placement: Placement = UNMOVED,
+) -> int:
     """Serve rooms until SIGTERM or SIGINT, then hand all of them over."""
     stop = stop_asked()
     times = DEFAULT_TIMES
@@ -65,6 +82,7 @@ async def serve(rooms: dict[str, type[Room]], redis_url: str, durability: Durabi
         role="worker",
     )
     fleet = Fleet(rooms, where, times, durability, redis_url)
+    fleet.max_rooms = placement.max_rooms
     pulse = Pulse(fleet)
     sweep = Sweep(fleet, pulse)
     shown = show(fleet, sweep, ops)
@@ -74,11 +92,18 @@ async def serve(rooms: dict[str, type[Room]], redis_url: str, durability: Durabi
         await shown.start()
         await fleet.load_functions()
         try:
-            await fleet.announce_kinds()
+            await announce_kinds(fleet)
         except (RedisUnavailable, RedisReplied) as error:
             log.warning("kinds not announced yet, the next look will: %s", error)
-        looks = (sweep.sweep_forever, OutboxSweep(fleet, pulse).sweep_forever, LookOut(fleet, pulse).look_forever)
-        beside = (pulse.beat_forever, pulse.watch_forever, pulse.renew_forever, *looks)
+        beside = (
+            pulse.beat_forever,
+            pulse.watch_forever,
+            pulse.renew_forever,
+            sweep.sweep_forever,
+            OutboxSweep(fleet, pulse).sweep_forever,
+            LookOut(fleet, pulse).look_forever,
+            Balance(fleet, rebalance=placement.rebalance).balance_forever,
+        )
         duties = [asyncio.create_task(work()) for work in beside]
         waking = asyncio.create_task(fleet.serve_wakes())
         log.info("worker %s serves %s", fleet.incarnation, ", ".join(sorted(rooms)))

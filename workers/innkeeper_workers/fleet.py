@@ -3,11 +3,10 @@
 import asyncio
 import contextlib
 import logging
+import math
 import secrets
 from collections.abc import Iterable
 from dataclasses import replace
-
-import orjson
 
 from innkeeper import functions, keys
 from innkeeper.address import Address, InvalidAddress, parse_address
@@ -26,6 +25,7 @@ from innkeeper.topology import Commands, Subscriptions, Where, open_link, open_s
 from innkeeper.waking import wake
 from innkeeper.wire import read_news, sendable
 from innkeeper_workers.jobs.desk import Desk
+from innkeeper_workers.orders import Orders
 from innkeeper_workers.owner import Owner
 from innkeeper_workers.reaping import reap_unknown_edges
 from innkeeper_workers.setbacks import Setbacks
@@ -86,6 +86,8 @@ class Fleet:
         self.meters = WorkerMeters()
         self.owner_class = Owner
         self.draining = False
+        self.max_rooms = 0  # 0: no limit
+        self.orders = Orders(self)
         self._has_successor = True
         self.reconnected_at_s = -1.0
         self._by_bell: dict[bytes, Owner] = {}
@@ -97,21 +99,6 @@ class Fleet:
         self._loading: asyncio.Task[None] | None = None
 
     # --- life of the worker ---------------------------------------------------------------------------------------
-    async def announce_kinds(self) -> None:
-        """Write what edges must know of the kinds served here."""
-        rows: list[str | bytes] = []
-        for kind, room in self.rooms.items():
-            limits: dict[str, str | float] = {
-                "codec": room.codec,
-                "message_bytes": room.message_bytes,
-                "backlog_count": room.backlog_count,
-                "grace_s": room.grace_s,
-            }
-            if room.on_request is not Room.on_request:
-                limits["request_s"] = room.request_s
-            rows += [kind, orjson.dumps(limits)]
-        await self.link.call("HSET", keys.KINDS, *rows)
-
     async def load_functions(self) -> None:
         """Load the functions; many rooms that miss them at once cause one loading."""
         if self._loading is None or self._loading.done():
@@ -123,7 +110,19 @@ class Fleet:
 
     async def serve_wakes(self) -> None:
         """Take rooms from the wake queues and claim them, until draining."""
-        await self._wakes.serve(self.consider, may_take=lambda: self.is_registered, until=lambda: self.draining)
+        await self._wakes.serve(
+            self.consider, places=lambda: self.places if self.is_registered else 0, until=lambda: self.draining
+        )
+
+    @property
+    def room_count(self) -> int:
+        """Rooms that are owned here, or will be if their claims succeed."""
+        return len(self.owners) + len(self._claiming)
+
+    @property
+    def places(self) -> float:
+        """How many rooms more this worker may take."""
+        return self.max_rooms - self.room_count if self.max_rooms else math.inf
 
     async def wake(self, addresses: Iterable[Address]) -> None:
         """Put rooms into the index of rooms awake and into their wake queues; a room appears once.
@@ -188,7 +187,11 @@ class Fleet:
             owner.ring([])
         elif address in self._claiming:
             self._claiming[address].set()
-        elif address.kind in self.rooms:
+        elif self.orders.keeps_for_another(address):
+            pass
+        elif self.places <= 0 or address.kind not in self.rooms:  # taken from the queue a moment too late, or sent here
+            self._spawn(self._wake_quietly(address))
+        else:
             self._claiming[address] = asyncio.Event()
             self._spawn(self._claim_safely(address))
 
@@ -352,7 +355,8 @@ class Fleet:
         if wake:
             if pause:
                 await asyncio.sleep(_PAUSE_AFTER_FAILURE_S)
-            await self._wake_quietly(owner.address)
+            if not (owner.successor and await self.orders.pass_on(owner)):
+                await self._wake_quietly(owner.address)
         if owner.address not in self.owners and owner.address not in self._claiming:
             try:
                 await self.link.call("SREM", keys.worker_rooms(self.incarnation), str(owner.address))
@@ -369,6 +373,8 @@ class Fleet:
         owner = self._by_bell.get(channel)
         if owner is not None:
             owner.ring(read_news(body))
+        elif body:
+            self.orders.hear(channel, body)
 
     def _note_reconnection(self) -> None:
         self.reconnected_at_s = self.loop.time()

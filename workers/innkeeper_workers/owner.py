@@ -74,6 +74,7 @@ class Owner:
         self.used_at_s = fleet.loop.time()
         self.leaving = ""
         self.is_giving_back = False  # its release is on its way: whether it counts, the answer to that says
+        self.successor = ""  # the worker that is to have the room next
         self.wanted = False  # whether the room wants an owner although it was released
         self.inside: InboxEvent | None = None
         self.unsettled: InboxEvent | None = None  # the first one of the turn under way

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 from innkeeper import functions, keys
@@ -12,6 +13,7 @@ from innkeeper.keys import room_keys
 from innkeeper.topology import by_lane
 from innkeeper_workers.deaths import note_death, note_pause
 from innkeeper_workers.fleet import new_incarnation
+from innkeeper_workers.kinds import announce_kinds
 from innkeeper_workers.sweep import has_backlog, indexed_room
 from innkeeper_workers.timers import look_soon
 
@@ -71,7 +73,8 @@ class Pulse:
         fleet = self._fleet
         while True:
             if self._looks % _ANNOUNCE_EVERY_LOOKS == 0:
-                await self._safely(fleet.announce_kinds)  # a Redis that came back empty must hear of them again
+                # A Redis that came back empty must hear of them again.
+                await self._safely(partial(announce_kinds, fleet))
             self._looks += 1
             if self._clocks[keys.WORKERS].now_ms:
                 await self._safely(self._watch_workers)
@@ -105,7 +108,11 @@ class Pulse:
         gone = [fleet.incarnation, self._past] if self._past else [fleet.incarnation]
         try:
             await fleet.link.send(
-                [("ZREM", keys.WORKERS, fleet.incarnation), *(("DEL", keys.worker_rooms(name)) for name in gone)]
+                [
+                    ("ZREM", keys.WORKERS, fleet.incarnation),
+                    ("HDEL", keys.LOAD, *gone),
+                    *(("DEL", keys.worker_rooms(name)) for name in gone),
+                ]
             )
         except RedisUnavailable as error:
             log.warning("worker %s: not taken out of the registry: %s", fleet.incarnation, error)
@@ -137,7 +144,7 @@ class Pulse:
         fleet = self._fleet
         commands: list[Command] = []
         if self._past:
-            commands.append(("DEL", keys.worker_rooms(self._past)))
+            commands += (("DEL", keys.worker_rooms(self._past)), ("HDEL", keys.LOAD, self._past))
         if fleet.owners:
             commands.append(("SADD", keys.worker_rooms(fleet.incarnation), *map(str, fleet.owners)))
         return commands
@@ -186,7 +193,11 @@ class Pulse:
             if worker == fleet.incarnation:
                 continue
             await self._wake_rooms_of(worker, "is silent")
-            removed, _ = await fleet.link.send((("ZREM", keys.WORKERS, worker), ("DEL", keys.worker_rooms(worker))))
+            removed, *_ = await fleet.link.send(
+                (
+                    ("ZREM", keys.WORKERS, worker), ("DEL", keys.worker_rooms(worker)), ("HDEL", keys.LOAD, worker),
+                )
+            )  # fmt: skip
             if removed == 1:
                 await note_death(fleet.link, worker, now_ms=fleet.redis_time_ms)
 

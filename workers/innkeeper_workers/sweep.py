@@ -92,7 +92,13 @@ class Sweep:
             if again == SOON_MS and lock is None:
                 deserted.append(room)
         if deserted:
-            log.info("%d room(s) with %s have no owner, waking them", len(deserted), self.what)
+            full = fleet.places <= 0  # then they wait for a place, and are found at every look
+            log.log(
+                logging.DEBUG if full else logging.INFO,
+                "%d room(s) with %s have no owner, waking them",
+                len(deserted),
+                self.what,
+            )
             self.woken_count += len(deserted)
             await fleet.wake(deserted)
         self._note(rooms, deserted)

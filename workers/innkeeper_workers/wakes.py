@@ -13,6 +13,7 @@ log = logging.getLogger("innkeeper.worker")
 
 _WAKES_AT_ONCE = 32  # at 8 the pops alone took 1 s for 500 rooms; more would take them from idle workers
 _BLOCK_S = 1
+_NO_PLACE_S = 0.02
 
 
 class WakeQueues:
@@ -35,10 +36,13 @@ class WakeQueues:
         ]
 
     async def serve(
-        self, consider: Callable[[str], None], *, may_take: Callable[[], bool], until: Callable[[], bool]
+        self, consider: Callable[[str], None], *, places: Callable[[], float], until: Callable[[], bool]
     ) -> None:
-        """Call ``consider`` with each room, as ``kind/name``, while it may take any, until asked to stop."""
-        await asyncio.gather(*(_serve(queues, link, consider, may_take, until) for queues, link in self._links))
+        """Call ``consider`` with each room, as ``kind/name``, while there are ``places`` for any, until asked to stop.
+
+        What there is no place for stays in the queue, for others or for later.
+        """
+        await asyncio.gather(*(_serve(queues, link, consider, places, until) for queues, link in self._links))
 
     async def close(self) -> None:
         """Close the connections."""
@@ -49,19 +53,20 @@ async def _serve(
     queues: list[str],
     link: Commands,
     consider: Callable[[str], None],
-    may_take: Callable[[], bool],
+    places: Callable[[], float],
     until: Callable[[], bool],
 ) -> None:
     while not until():
-        if not may_take():
-            await asyncio.sleep(0.01)
+        if places() <= 0:
+            await asyncio.sleep(_NO_PLACE_S)
             continue
         try:
             popped = await link.call("BZPOPMIN", *queues, _BLOCK_S)
             if not popped:
                 continue
             consider(popped[1].decode())
-            more = await link.call("ZPOPMIN", popped[0], _WAKES_AT_ONCE - 1)
+            at_once = min(places(), _WAKES_AT_ONCE - 1)
+            more = await link.call("ZPOPMIN", popped[0], int(at_once)) if at_once > 0 else ()
         except (RedisUnavailable, RedisReplied) as error:
             log.debug("wake queue: %s", error)
             await asyncio.sleep(0.05)
