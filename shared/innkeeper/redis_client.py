@@ -72,6 +72,7 @@ async def _open(connection: AbstractConnection) -> None:
         raise ConnectionFailed(f"reset while connecting: {error}") from error
     writer = getattr(connection, "_writer", None)
     if isinstance(writer, asyncio.StreamWriter) and writer.transport.is_closing():
+        await connection.disconnect(nowait=True)
         raise ConnectionFailed("reset right after connecting")
 
 

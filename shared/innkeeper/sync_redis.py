@@ -45,7 +45,7 @@ def open_sync(url: str) -> Redis:
         primary: Redis = sentinel.master_for(query["service"], socket_timeout=None, **wanted, **tls)  # type: ignore[no-untyped-call]
         return primary
     if scheme in CLUSTER_SCHEMES:
-        cluster = RedisCluster.from_url(plain)
+        cluster = RedisCluster.from_url(plain, driver_info=None)
         prefix = os.environ.get("RQ_KEY_PREFIX", _PREFIX_IN_CLUSTER)
         return cluster.get_redis_connection(cluster.get_node_from_key(prefix))  # type: ignore[no-untyped-call]
     return Redis.from_url(url, driver_info=None)  # no CLIENT SETINFO: one command less that a login must be allowed

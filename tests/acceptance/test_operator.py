@@ -11,6 +11,7 @@ import pytest
 import pytest_asyncio
 from click.testing import CliRunner
 
+from harness.acl import Users
 from harness.house import House, until
 from harness.valkey import Valkey
 from innkeeper import keys
@@ -25,9 +26,18 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def house(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[House]:
-    """An edge and two workers."""
-    async with House(tmp_path_factory.mktemp("operated"), edges=1, workers=2, target=TARGET) as running:
+    """An edge and two workers; operators log in as the shipped user, which may do all that they do here."""
+    folder = tmp_path_factory.mktemp("operated")
+    users = Users(folder / "secrets")
+    options = ("--aclfile", str(users.acl))
+    async with House(folder, edges=1, workers=2, target=TARGET, server_options=options) as running:
         yield running
+        refused = [(entry["username"], entry["object"]) for entry in await running.redis.acl_log()]
+        assert refused == []
+
+
+def _operator(house: House) -> str:
+    return Users(house.folder / "secrets").url("operator", house.valkey.port)
 
 
 def _invoke(url: str, *words: str) -> tuple[int, str]:
@@ -39,7 +49,7 @@ def _invoke(url: str, *words: str) -> tuple[int, str]:
 
 async def run(house: House, *words: str, code: int = 0) -> str:
     """Run a command as a shell would, in a thread: it has a loop of its own."""
-    got, output = await asyncio.to_thread(_invoke, house.redis_url, *words)
+    got, output = await asyncio.to_thread(_invoke, _operator(house), *words)
     assert got == code, output
     return output
 

@@ -1,6 +1,7 @@
 """A whole house under the shipped users of Redis; every refusal of the server's is in its ACL log."""
 
 import asyncio
+import re
 import signal
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import pytest
 import redis.asyncio
 
 from harness.acl import Users
+from harness.cluster import Cluster
 from harness.forked import Forked
 from harness.house import House, until
 from harness.v1 import V1Client
@@ -97,6 +99,41 @@ async def _look_in(house: House, users: Users) -> None:
         assert await operator.xrevrange("inn:{ledger/a}:outlog", "+", "-", 1)
         assert await operator.zrange("inn:workers", 0, -1)
         assert await operator.execute_command("PUBSUB SHARDNUMSUB", "inn:{ledger/a}:bell")
+
+
+async def test_a_cluster_takes_the_same_users(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rooms on every primary, and a job: nothing is refused at any of them."""
+    users = Users(tmp_path / "secrets")
+    (tmp_path / "runs.txt").touch()
+    monkeypatch.setenv("JOB_RUNS", str(tmp_path / "runs.txt"))
+    async with Cluster() as cluster, House(tmp_path, edges=0, workers=0, url=cluster.url) as house:
+        urls = {}
+        for role in ("edge", "worker", "jobs"):
+            line = next(line for line in users.acl.read_text("utf-8").splitlines() if line.startswith(f"user {role} "))
+            rules = re.findall(r"\([^)]*\)|\S+", line)[2:]
+            for node in cluster.nodes:
+                await cluster.tell(node, "ACL", "SETUSER", role, "reset", *rules)
+            urls[role] = cluster.url.replace("://", f"://{role}:{users.password(role)}@")
+        await house.add_worker("--redis", urls["worker"], JOBS)
+        await house.add_edge("--redis", urls["edge"])
+        await house.add_jobs("--redis", urls["jobs"], JOBS)
+        for number in range(6):
+            ann = await house.join(f"ledger/{number}")
+            await ann.send({"i": 1})
+            await ann.numbers(1)
+        works = await house.join("works/a")
+        await works.send({"jobs": [["double", [4], {}]]})
+        await works.expect(lambda frame: "result" in frame, "the job's result", timeout_s=20)
+        for node in cluster.nodes:
+            refused = {(entry["username"], entry["object"]) for entry in await _acl_log(node.port)}
+            assert {entry for entry in refused if entry[1] != "config|get"} == set()
+
+
+async def _acl_log(port: int) -> list[dict[str, Any]]:
+    client: Any = redis.asyncio.Redis(port=port, decode_responses=True)
+    async with client:
+        found: list[dict[str, Any]] = await client.acl_log()
+        return found
 
 
 async def test_no_start_that_fails_shows_a_password(tmp_path: Path) -> None:

@@ -1,11 +1,11 @@
 """Thousands of sessions in a process of their own: ``python -m harness.storm COUNT ROOMS URL URL...`` (host:port).
 
-They join at the first address, say on stdout when all are in, and when they lose it come back at the others, as
-Innkeeper's clients do: with a growing, jittered wait. Then they say how long that took.
+They join at the first address, say on stdout when all are in, and when they lose it come back at the others, each room
+at one of them, as behind a proxy that hashes on the path, and with a growing, jittered wait, as Innkeeper's clients do.
+Then they say how long that took.
 """
 
 import asyncio
-import itertools
 import json
 import os
 import random
@@ -28,7 +28,8 @@ class Session(asyncio.Protocol):
 
     def __init__(self, storm: "Storm", number: int) -> None:
         self._storm = storm
-        self._room = f"/parties/rawecho/storm{number % storm.room_count}"
+        self.room_number = number % storm.room_count
+        self._room = f"/parties/rawecho/storm{self.room_number}"
         self._secret = f"{random.getrandbits(128):032x}"
         self._generation = 0
         self._last: str | None = None
@@ -108,7 +109,6 @@ class Storm:
     def __init__(self, count: int, room_count: int, addresses: list[str]) -> None:
         self.room_count = room_count
         self._addresses = [(host, int(port)) for host, _, port in (each.rpartition(":") for each in addresses)]
-        self._others = itertools.cycle(self._addresses[1:])
         self._count = count
         self._in = 0
         self._was_full = False
@@ -119,14 +119,15 @@ class Storm:
         self.hurt = asyncio.Event()
 
     def connect(self, session: Session) -> None:
-        """Connect a session: to the first address until all were in, then to the others in turn."""
+        """Connect a session: to the first address until all were in, then to the one that its room's path chooses."""
         task = asyncio.create_task(self._connect(session))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
     async def _connect(self, session: Session) -> None:
         async with self._turns:
-            host, port = next(self._others) if self._was_full else self._addresses[0]
+            others = self._addresses[1:]
+            host, port = others[session.room_number % len(others)] if self._was_full else self._addresses[0]
             try:
                 await asyncio.get_running_loop().create_connection(lambda: session, host, port)
             except OSError:

@@ -13,6 +13,7 @@ from innkeeper.errors import RedisUnavailable, from_reply
 from innkeeper.functions import PushEvent
 from innkeeper.functions.library import load_library
 from innkeeper.redis_client import connector
+from innkeeper_edge import ingress
 from innkeeper_edge.edge import Edge
 from innkeeper_edge.feed import Feed
 
@@ -84,3 +85,41 @@ async def test_what_waits_unsettled_is_forgotten_with_its_incarnation(
     monkeypatch.setattr(edge.link, "send", send)
     await edge.ingress.flushed()
     assert await edge.link.call("EXISTS", feed.keys.inbox) == 0
+
+
+class Sender:
+    """A socket that says what it hears of its messages."""
+
+    def __init__(self) -> None:
+        self.told = 0
+        self.settled_count = 0
+
+    def overloaded(self) -> None:
+        """Hear that the room is full."""
+        self.told += 1
+
+    def settled(self, size_bytes: int) -> None:
+        """Hear that a message is accepted."""
+        self.settled_count += size_bytes
+
+
+async def test_senders_to_a_room_that_stays_full_are_told(edge: Edge, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They wait first; where nothing at all is taken for long they hear of it, again and again; what waits gets in."""
+    monkeypatch.setattr(ingress, "OVERLOADED_S", 0.4)
+    monkeypatch.setattr(ingress, "Member", Sender)
+    most = {"ledger": 3}
+    monkeypatch.setattr(edge, "backlog_count", most.__getitem__)
+    feed, sender = Feed(edge, ROOM), Sender()
+    began_s = edge.loop.time()
+    for number in range(5):
+        edge.ingress.add(feed, PushEvent("text", "c1", b"%d" % number), sender)  # type: ignore[arg-type]
+    await until(lambda: sender.settled_count == 3, "what the backlog takes")
+    assert sender.told == 0
+    await until(lambda: sender.told, "it is told")
+    assert edge.loop.time() - began_s >= 0.4
+    await until(lambda: sender.told > 1, "it is told again")
+    most["ledger"] = 10
+    await edge.ingress.flushed()
+    assert sender.settled_count == 5
+    entries = await edge.link.call("XRANGE", feed.keys.inbox, "-", "+")
+    assert [fields[-1] for _, fields in entries] == [b"0", b"1", b"2", b"3", b"4"]

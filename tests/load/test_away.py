@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.house import House
+from harness.house import Client, House
 from harness.v1 import V1Client
 
 AWAY_S = 30.0
@@ -59,32 +59,35 @@ async def test_redis_away_for_thirty_seconds(tmp_path: Path) -> None:
             await session.end()
 
 
+async def _most_memory(house: House, speaker: Client, for_s: float) -> int:
+    """Let a room say much for a while; return the most memory that Redis used meanwhile."""
+    most, began_s = 0, time.monotonic()
+    while time.monotonic() - began_s < for_s:
+        speaker.got.clear()
+        for _ in range(20):
+            await speaker.send({"do": "big", "size": OUTPUT_BYTES})
+        await speaker.big_frames(20)
+        most = max(most, (await house.redis.info("memory"))["used_memory"])
+    return most
+
+
 @pytest.mark.chaos
 @pytest.mark.timeout(300)
 async def test_an_edge_that_stands_still_costs_redis_little(tmp_path: Path) -> None:
-    """With outputs of 64 KB as fast as they go, Redis grows by 64 MB at most while the edge is stopped for 120 s."""
+    """With outputs of 64 KB as fast as they go, Redis needs 64 MB more at most while the edge is stopped."""
     async with House(tmp_path, edges=2, workers=1) as house:
         stopped = await house.join("trouble/big", edge=0, name="stopped")
         speaker = await house.join("trouble/big", edge=1, name="speaker")
         await speaker.send({"do": "big", "size": OUTPUT_BYTES})
         await stopped.big_frames(1)
-        before = (await house.redis.info("memory"))["used_memory"]
+        before = await _most_memory(house, speaker, 15)
         house.edges[0].signal(signal.SIGSTOP)
-        began_s = time.monotonic()
-        most, outputs = 0, 1
-        while time.monotonic() - began_s < STOPPED_S:
-            for _ in range(20):
-                await speaker.send({"do": "big", "size": OUTPUT_BYTES})
-            outputs += 20
-            await speaker.big_frames(outputs)
-            speaker.got.clear()
-            outputs = 0
-            most = max(most, (await house.redis.info("memory"))["used_memory"])
+        most = await _most_memory(house, speaker, STOPPED_S)
         passed = (await house.redis.info("stats"))["total_net_output_bytes"]
         house.edges[0].signal(signal.SIGCONT)
-        print(
-            f"\nan edge stopped for {STOPPED_S:g} s: Redis {(most - before) / 1e6:+.1f} MB, {passed / 1e6:.0f} MB out"
-        )
-        assert most - before <= 64e6
+        grown_mb = (most - before) / 1e6
+        print(f"\nan edge stopped for {STOPPED_S:g} s: Redis {grown_mb:+.1f} MB on {before / 1e6:.0f}")
+        print(f"{passed / 1e6:.0f} MB went out of it")
+        assert grown_mb <= 64
         assert speaker.close_code is None
-        assert await stopped.closed(20) == 1012
+        assert await stopped.closed(20) in (1012, 4507)  # declared dead, or found silent: its own clock went on

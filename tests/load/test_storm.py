@@ -15,7 +15,7 @@ from harness.house import House
 from harness.loaded import asked, talking
 
 ROOMS = 1_000
-BEFORE_S = 8.0
+BEFORE_S = 4.0  # while the rooms are awake
 
 
 async def _storm(house: House, count: int, log: Path) -> dict[str, Any]:
