@@ -65,6 +65,7 @@ _WORKER: Final[tuple[Command, ...]] = (
     *(("HVALS", _ROOM.members), ("HINCRBY", _ROOM.meta, "contradictions", 1), ("PEXPIREAT", _ROOM.meta, 1)),
     *(("SPUBLISH", _ROOM.out, ""), ("SSUBSCRIBE", _ROOM.bell), ("SUNSUBSCRIBE", _ROOM.bell)),
     *(("SPUBLISH", keys.worker_ear("w-0"), ""), ("SSUBSCRIBE", keys.worker_ear("w-0")), ("PING",)),
+    *(("HSET", keys.LOAD, "w-0", ""), ("HGETALL", keys.LOAD), ("HDEL", keys.LOAD, "w-0")),
     *(("HSET", keys.KINDS, "any", ""), ("HKEYS", keys.KINDS), ("ZCARD", _WAKE), ("ZPOPMIN", _WAKE)),
     *(
         ("BZPOPMIN", _WAKE, 1),

@@ -169,6 +169,23 @@ async def _dead(house: House, room: str, count: int) -> bool:
     return bool(await house.redis.xlen(f"inn:{{{room}}}:dead") == count)
 
 
+async def test_a_room_is_evicted_and_moved(house: House) -> None:
+    """Its instance is made anew from its state, here or at the worker that is named; the socket stays."""
+    ann = await house.join("desk/moves", name="ann")
+    await welcome(ann)
+    await ann.send('"hello"')
+    await ann.expect(lambda f: f.get("n") == 1, "the count")
+    owner = (await ask(house, "room", "desk/moves"))["row"]["owner"]
+    other = next(row["name"] for row in await ask(house, "workers") if row["name"] != owner)
+    assert await ask(house, "move-owner", "desk/moves", other) == {"room": "desk/moves", "before": owner, "now": other}
+    await ann.send('"again"')
+    await ann.expect(lambda f: f.get("n") == 2, "the next count")
+    assert (await ask(house, "evict", "desk/moves"))["before"] == other
+    await ann.send('"still"')
+    await ann.expect(lambda f: f.get("n") == 3, "one more")
+    assert ann.close_code is None
+
+
 async def test_stuck_rooms_say_why(house: House) -> None:
     """A slow handler, a room that does not start, one whose kind nobody serves: found within a minute by anybody."""
     ann = await house.join("desk/slow", name="ann")
