@@ -19,7 +19,8 @@ from innkeeper.redis_client import Link, connector
 ROOMS = int(os.environ.get("INNKEEPER_TEST_ROOMS", "10000"))
 TIMERS_A_ROOM = 10
 WORKERS = 2
-SPREAD_S = ROOMS * TIMERS_A_ROOM / 150
+RATE_HZ = float(os.environ.get("INNKEEPER_TEST_TIMERS_HZ", "150"))
+SPREAD_S = ROOMS * TIMERS_A_ROOM / RATE_HZ
 _AT_ONCE = 250
 _PERCENTILE_MOST_MS = 250
 
@@ -76,7 +77,7 @@ async def _late_ms(link: Link) -> dict[tuple[int, str], list[int]]:
 @pytest.mark.chaos
 @pytest.mark.timeout(3600)
 async def test_none_is_missed_or_doubled_and_few_are_late(tmp_path: Path) -> None:
-    """Rooms are woken for their timers, 150 a second: every timer runs once, none early, and 99 % within 250 ms."""
+    """Rooms are woken for their timers, 150 a second unless told: each once, none early, 99 % within 250 ms."""
     async with House(tmp_path, edges=0, workers=WORKERS) as house:
         link = Link(connector(house.valkey.url, timeout_s=10), timeout_s=10, name="test")
         begun_s = time.time()
