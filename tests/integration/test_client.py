@@ -376,3 +376,18 @@ async def test_a_refused_handshake_is_tried_again_when_the_server_said(edge: Scr
     room, _ = await _enter(edge)
     assert asyncio.get_running_loop().time() - began_s < 0.9
     await room.close()
+
+
+async def test_the_echo_of_ones_own_close_is_no_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`reconnect` closes the socket; that the edge's answer to it may be read as 1000 ends nothing."""
+    room, endings = connect("ws://127.0.0.1:1/parties/chat/lobby"), [(1000, ""), (4403, "refused")]
+
+    async def one_socket(_: object) -> tuple[int, str]:
+        room.reconnect()
+        return endings.pop(0)
+
+    monkeypatch.setattr(room, "_connection", one_socket)
+    with pytest.raises(RoomClosed, match="4403"):
+        async with room:
+            pass
+    assert endings == []

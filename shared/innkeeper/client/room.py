@@ -234,6 +234,8 @@ class Room:
                     self._hurry.clear()
                     self._retry_after_s = 0.0
                     code, reason = await self._connection(http)
+                    if code == NORMAL.code and self._hurry.is_set():
+                        code = _ABNORMAL  # the edge's echo of our own close, which only changes the socket
                     wait_s = conversation.lost(
                         code, reason,
                         at_once=self._hurry.is_set(), least_s=self._retry_after_s, forgiven=self._tokens.forgives(code),
