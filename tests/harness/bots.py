@@ -88,7 +88,10 @@ class Bot:
     async def gets(self, check: Callable[[list[tuple[int, str, int]]], bool], what: str) -> None:
         """Wait until the entries it got pass a check."""
         await until(
-            lambda: check(self.story), f"{self.name} gets {what}", timeout_s=30, seen=(self.got[-3:], self.seen[-6:])
+            lambda: check(self.story),
+            f"{self.name} gets {what}",
+            timeout_s=30,
+            seen=(self.count("resync"), len(self.story), self.got[-3:], self.seen[-6:]),
         )
 
     async def is_told(self, ids: list[int]) -> None:
