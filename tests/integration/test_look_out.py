@@ -303,6 +303,23 @@ async def test_a_timer_that_is_near_keeps_the_room_awake(
     assert (await room.hash("meta"))["token"] == token
 
 
+async def test_a_room_that_is_used_again_is_not_put_to_sleep(room: RoomActs, serving: Fleet) -> None:
+    """An event that comes between the word that a room is idle and its release withdraws it."""
+    await told(room, ("x", {"after": 60}))
+    await until(lambda: room.hash("timers"), "the timer is there")
+    owner = serving.owners[ROOM]
+    owner.leaving = "idle"  # what leave() says, before its owner has heard of it
+    await room.push(functions.PushEvent("text", "c1", b'{"set":[["y",{"after":60}]]}'), batch=2)
+    await until(lambda: _has(room, 2), "the second timer is there")
+    assert not owner.leaving
+    await asyncio.sleep(0.1)
+    assert serving.owners[ROOM] is owner
+
+
+async def _has(room: RoomActs, count: int) -> bool:
+    return len(await room.hash("timers")) == count
+
+
 async def test_a_timer_that_somebody_else_fires(room: RoomActs, serving: Fleet) -> None:  # noqa: ARG001 - it serves
     """Both the owner and a look-out fire it: it runs once."""
     await told(room, *((f"x{n}", {"after": 0.3 + n / 100}) for n in range(40)))

@@ -219,6 +219,8 @@ class Owner:
             await self._handle_pending(now_s + _TURN_S if self.starting.is_done and not alone else 0.0)
         stage.leave(self)
         self.used_at_s = loop.time()
+        if self.leaving == "idle":
+            self.leaving = ""  # it is in use again
         self.meters.turn_s.observe(self.used_at_s - now_s)
         if self._in_flight is not None:
             await self._in_flight
