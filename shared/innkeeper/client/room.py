@@ -109,7 +109,7 @@ class Room:
         self._settled = asyncio.Event()  # it was open once, or never will be
         self._socket: ClientWebSocketResponse | None = None
         self._task: asyncio.Task[None] | None = None
-        self._closing: set[asyncio.Task[Any]] = set()
+        self._deadline: asyncio.Timeout | None = None  # of the socket of the moment, until that is given up
         self._retry_after_s = 0.0  # what a refused handshake asked for
         self._going: asyncio.TimerHandle | None = None  # the edge of the moment stops, and this is when to leave it
 
@@ -207,10 +207,10 @@ class Room:
     def reconnect(self) -> None:
         """Give the socket up and resume at once on another."""
         self._hurry.set()
-        if self._socket is not None:
-            task = asyncio.create_task(self._socket.close(code=_DROP))
-            self._closing.add(task)
-            task.add_done_callback(self._closing.discard)
+        if self._deadline is not None:
+            # Not by close() from here: the receiving task may come first then, and aiohttp closes with 1000.
+            self._deadline.reschedule(asyncio.get_running_loop().time())
+            self._deadline = None
 
     async def close(self) -> None:
         """Leave the room for good. What is not acknowledged is lost; await it first if that matters."""
@@ -220,7 +220,7 @@ class Room:
         if self._socket is not None:
             await self._socket.close(code=NORMAL.code)
         self._task.cancel()
-        await asyncio.gather(self._task, *self._closing, return_exceptions=True)
+        await asyncio.gather(self._task, return_exceptions=True)
 
     # --- one socket after another ---------------------------------------------------------------------------------
     async def _run(self) -> None:
@@ -234,8 +234,6 @@ class Room:
                     self._hurry.clear()
                     self._retry_after_s = 0.0
                     code, reason = await self._connection(http)
-                    if code == NORMAL.code and self._hurry.is_set():
-                        code = _ABNORMAL  # the edge's echo of our own close, which only changes the socket
                     wait_s = conversation.lost(
                         code, reason,
                         at_once=self._hurry.is_set(), least_s=self._retry_after_s, forgiven=self._tokens.forgives(code),
@@ -269,7 +267,7 @@ class Room:
                         return PROTOCOL_ERROR.code, f"the server does not speak {SUBPROTOCOL}"
                     return await self._talk(socket, deadline)
                 finally:
-                    self._socket = None
+                    self._socket = self._deadline = None
                     await socket.close(code=_DROP)
         except aiohttp.WSServerHandshakeError as error:
             retry = (
@@ -292,7 +290,7 @@ class Room:
             return _ABNORMAL, str(error) or type(error).__name__
 
     async def _talk(self, socket: ClientWebSocketResponse, deadline: asyncio.Timeout) -> tuple[int, str]:
-        self._socket = socket
+        self._socket, self._deadline = socket, deadline
         self._conversation.begin()
         self._written.set()
         writer = asyncio.create_task(self._write(socket))
@@ -304,6 +302,8 @@ class Room:
                     return socket.close_code or _ABNORMAL, str(message.extra or "")
                 self._conversation.heard(message.data)
                 self._written.set()
+                if self._deadline is None:
+                    return _ABNORMAL, ""
                 if (within_s := self._conversation.leave_within_s) is not None and self._going is None:
                     # At a moment of its own: so that not all of an edge's clients come at once.
                     wait_s = random.uniform(0, _GOING_PART * within_s)  # noqa: S311 - no secret
