@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import jwt
 import pytest
 from websockets.asyncio.client import ClientConnection, connect
@@ -149,6 +150,34 @@ async def test_two_people_talk(dev: Dev) -> None:
     await writer.wait_closed()
     assert page.startswith(b"HTTP/1.1 200 OK")
     assert b"<title>Innkeeper</title>" in page
+
+
+async def test_the_inspector_is_there(dev: Dev) -> None:
+    """Its address is printed with the password, which stays the same; it shows the rooms, and can be left out."""
+    await dev.start()
+    async with dev.enter("ada") as ada, aiohttp.ClientSession(cookie_jar=aiohttp.CookieJar(unsafe=True)) as http:
+        await heard(ada, type="members")
+        base, password = _inspector(dev)
+        async with http.post(f"{base}/api/login", json={"password": password}) as answer:
+            assert answer.status == 200
+        async with http.get(f"{base}/api/room?room=chat/lobby") as answer:
+            assert (await answer.json())["row"]["members"] == 1
+    assert (dev.folder / "house" / "inspector-password").stat().st_mode & 0o777 == 0o600
+    await dev.child.stop()
+    await dev.start("--inspector-port", "0")
+    assert _inspector(dev)[1] == password
+    await dev.child.stop()
+    printed = dev.output().count("Inspector: ")
+    await dev.start("--no-inspector")
+    assert dev.output().count("Inspector: ") == printed
+    assert dev.pids("inspector") == []
+
+
+def _inspector(dev: Dev) -> tuple[str, str]:
+    """Return the address that was printed last, and the password."""
+    line = [line for line in dev.output().splitlines() if line.startswith("Inspector: ")][-1]
+    base, _, password = line.removeprefix("Inspector: ").partition("/#password=")
+    return base, password
 
 
 async def test_killed_worker_is_not_noticed(dev: Dev) -> None:

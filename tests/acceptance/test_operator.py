@@ -12,6 +12,7 @@ import pytest_asyncio
 from click.testing import CliRunner
 
 from harness.acl import Users
+from harness.crowd import fill
 from harness.house import House, until
 from harness.valkey import Valkey
 from innkeeper import keys
@@ -257,18 +258,7 @@ async def _is_empty(house: House, key: str) -> bool:
 @pytest.mark.long
 async def test_fifty_thousand_rooms(own_valkey: Valkey) -> None:
     """Every list stays usable: nothing scans the keyspace."""
-    import redis as redis_py  # noqa: PLC0415 - for this one
-
-    server = redis_py.Redis.from_url(own_valkey.url)
-    pipe = server.pipeline(transaction=False)
-    for n in range(50_000):
-        room = Address("crowd", f"r{n:05}")
-        at = room_keys(room)
-        pipe.zadd(keys.room_index(shard_of(room)), {str(room): 1e15})
-        pipe.hset(at.sessions, mapping={"#": 1, "@": 1})
-        pipe.hset(at.meta, mapping={"cursor": 1, "version": 1})
-        if n % 5_000 == 4_999:
-            pipe.execute()
+    fill(own_valkey.url, 50_000)
     for words in (("rooms",), ("rooms", "--stuck"), ("top", "--once"), ("doctor",), ("room", "crowd/r00007")):
         began_s = time.monotonic()
         code, _ = await asyncio.to_thread(_invoke, own_valkey.url, *words)

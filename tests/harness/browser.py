@@ -1,6 +1,7 @@
 """Real headless Chromium, driven over the DevTools protocol."""
 
 import asyncio
+import base64
 import itertools
 import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -16,7 +17,14 @@ _QUIET = (
     *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"),
     *("--disable-background-networking", "--disable-component-update", "--remote-debugging-port=0"),
 )
-_KEYS = {"ArrowLeft": 37, "ArrowUp": 38, "ArrowRight": 39, "ArrowDown": 40, "Home": 36, "End": 35, "Backspace": 8}
+_KEYS = {
+    "ArrowLeft": 37, "ArrowUp": 38, "ArrowRight": 39, "ArrowDown": 40, "Home": 36, "End": 35, "Backspace": 8,
+    "Escape": 27,
+}  # fmt: skip
+
+
+class TabBusy(Exception):
+    """Another page is about to stand there."""
 
 
 class Tab:
@@ -34,6 +42,8 @@ class Tab:
         while True:
             answer = await self._socket.receive_json(timeout=10)
             if answer.get("id") == number:
+                if "error" in answer:
+                    raise TabBusy(answer["error"]["message"])
                 return answer["result"]
 
     async def run(self, script: str) -> Any:
@@ -44,7 +54,14 @@ class Tab:
 
     async def shows(self, condition: str) -> Any:
         """Wait until a script is true in the page; return what it is."""
-        return await until(lambda: self.run(condition), condition)
+
+        async def holds() -> Any:
+            try:
+                return await self.run(condition)
+            except TabBusy:
+                return None
+
+        return await until(holds, condition)
 
     async def close(self) -> None:
         """Close it, as its user does."""
@@ -70,6 +87,22 @@ class Tab:
         await self.call("Page.bringToFront")
         for kind in ("rawKeyDown", "keyUp"):
             await self.call("Input.dispatchKeyEvent", type=kind, key=key, code=key, windowsVirtualKeyCode=_KEYS[key])
+
+    async def strike(self, character: str) -> None:
+        """Press and release a key that writes a character."""
+        await self.call("Page.bringToFront")
+        await self.call("Input.dispatchKeyEvent", type="keyDown", key=character, text=character)
+        await self.call("Input.dispatchKeyEvent", type="keyUp", key=character)
+
+    async def look(self, file: Path, *, width: int, height: int, scheme: str = "light") -> None:
+        """Take a picture of the page in a window of that size, in the colours of that scheme."""
+        await self.call(
+            "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False
+        )
+        await self.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
+        await asyncio.sleep(0.2)  # until it is painted
+        picture = await self.call("Page.captureScreenshot", format="png")
+        await asyncio.to_thread(file.write_bytes, base64.b64decode(picture["data"]))
 
     async def write(self, text: str) -> None:
         """Insert text where the cursor is."""

@@ -87,6 +87,7 @@ class House:
         self.edges: list[Role] = []
         self.workers: list[Role] = []
         self.jobs: list[Role] = []
+        self.inspectors: list[Role] = []
         self.clients: list[Client] = []
 
     async def __aenter__(self) -> Self:
@@ -110,13 +111,14 @@ class House:
         for client in self.clients:
             await client.abort()
         # Together: a worker that is asked to end may wait a second for its wake queue.
-        await asyncio.gather(*(asyncio.to_thread(role.end) for role in (*self.edges, *self.workers, *self.jobs)))
+        roles = (*self.edges, *self.workers, *self.jobs, *self.inspectors)
+        await asyncio.gather(*(asyncio.to_thread(role.end) for role in roles))
         if self.redis is not None:
             await self.redis.aclose()
         if self._is_own:
             self.valkey.stop()
         if error is not None:
-            for role in (*self.edges, *self.workers, *self.jobs):
+            for role in roles:
                 sys.stderr.write(f"--- {role.log_path.name}\n{role.log[-4000:]}\n")
 
     async def add_worker(self, *options: str) -> Role:
@@ -142,6 +144,17 @@ class House:
         path = self.folder / f"jobs-{len(self.jobs)}.log"
         role = await asyncio.to_thread(Role, ["jobs", self.target, "--redis", self.redis_url, *options], path)
         self.jobs.append(role)
+        return role
+
+    async def add_inspector(self, password: str, *options: str, redis_url: str = "") -> Role:
+        """Start an inspector with a password; ``redis_url`` is its own way to the Redis."""
+        number = len(self.inspectors)
+        password_file = self.folder / f"inspector-{number}.password"
+        password_file.write_text(password)
+        arguments = ["inspector", "--redis", redis_url or self.redis_url, "--port", "0"]
+        arguments += ["--password-file", str(password_file), *options]
+        role = await asyncio.to_thread(Role, arguments, self.folder / f"inspector-{number}.log")
+        self.inspectors.append(role)
         return role
 
     def url(self, room: str, *, edge: int = 0, name: str = "guest") -> str:

@@ -2,12 +2,16 @@
 
 import asyncio
 import logging
+import socket
+from contextlib import ExitStack
 from pathlib import Path
 
 import click
 
 from innkeeper.dev.data_dir import locked_data_dir
 from innkeeper.dev.house import House, Plan
+from innkeeper.dev.valkey import LOOPBACK
+from innkeeper.errors import PortTaken
 from innkeeper.options import log_level_option, redis_option
 from innkeeper.supervise import follow_parent, reserve_port
 
@@ -23,6 +27,13 @@ from innkeeper.supervise import follow_parent, reserve_port
     type=click.IntRange(0, 65535),
     help="Port the edge listens on; 0 picks one.",
 )
+@click.option(
+    "--inspector-port",
+    envvar="INNKEEPER_INSPECTOR_PORT",
+    type=click.IntRange(0, 65535),
+    help="Port of the inspector, on loopback. Without it the one after the edge's, or any if that is taken.",
+)
+@click.option("--inspector/--no-inspector", default=True, help="A page to look into the rooms.")
 @click.option(
     "--data-dir",
     default=".innkeeper",
@@ -46,6 +57,8 @@ def dev(
     redis: str | None,
     host: str,
     port: int,
+    inspector_port: int | None,
+    inspector: bool,
     data_dir: Path,
     redis_server: str | None,
     reload: bool,
@@ -54,17 +67,21 @@ def dev(
 ) -> None:
     """Run everything on this machine, with a page to play with a room.
 
-    TARGET is a Python file or an importable module with Room classes. A private Valkey, one worker and one edge are
-    started, and started again if they crash. When a file beside the target is saved, a new worker takes over; no socket
-    is closed. Ctrl-C stops everything; the rooms are there again next time.
+    TARGET is a Python file or an importable module with Room classes. A private Valkey, one worker, one edge and the
+    inspector are started, and started again if they crash. When a file beside the target is saved, a new worker takes
+    over; no socket is closed. Ctrl-C stops everything; the rooms are there again next time.
     """
     logging.basicConfig(level=log_level.upper(), format="%(levelname)s %(name)s: %(message)s")
     follow_parent()
-    with reserve_port(host, port) as held_port, locked_data_dir(data_dir) as locked_dir:
+    with ExitStack() as held:
+        held_port = held.enter_context(reserve_port(host, port))
+        inspector_socket = held.enter_context(_inspector_port(inspector_port, held_port)) if inspector else None
+        locked_dir = held.enter_context(locked_data_dir(data_dir))
         plan = Plan(
             targets=targets,
             data_dir=locked_dir,
             held_port=held_port,
+            inspector_port=inspector_socket,
             host=host,
             redis_url=redis,
             redis_server=redis_server,
@@ -73,3 +90,12 @@ def dev(
             log_level=log_level,
         )
         ctx.exit(asyncio.run(House(plan).run()))
+
+
+def _inspector_port(wanted: int | None, edge: socket.socket) -> socket.socket:
+    if wanted is not None:
+        return reserve_port(LOOPBACK, wanted, option="--inspector-port")
+    try:
+        return reserve_port(LOOPBACK, edge.getsockname()[1] + 1)
+    except (PortTaken, OverflowError):
+        return reserve_port(LOOPBACK, 0)

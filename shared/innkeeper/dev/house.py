@@ -1,7 +1,8 @@
-"""A development house: Valkey, one worker and one edge, kept running until somebody says stop."""
+"""A development house: Valkey, one worker, one edge and the inspector, kept running until somebody says stop."""
 
 import asyncio
 import logging
+import secrets
 import signal
 import socket
 from collections.abc import Sequence
@@ -34,6 +35,8 @@ class Plan:
     """Absolute, and locked for this process."""
     held_port: socket.socket
     """Bound to the address the edge is to listen on."""
+    inspector_port: socket.socket | None = None
+    """Bound to a loopback address for the inspector; None: there is none."""
     host: str = LOOPBACK
     redis_url: str | None = None
     """None: a Valkey of our own."""
@@ -139,10 +142,28 @@ class House:
             jobs = self._keep("jobs", [*plan.command, "jobs", *plan.targets], environment)
             await jobs.start()
             reloaded.append(jobs)
-        self._greet(redis_url)
+        self._greet(redis_url, await self._start_inspector(environment))
         while plan.reload:
             await _reload(reloaded, await sources.changed())
         await asyncio.Event().wait()
+
+    async def _start_inspector(self, environment: dict[str, str]) -> str:
+        """Return where it is, with its password, which stays the same as long as the folder does; empty: nowhere."""
+        plan = self.plan
+        if plan.inspector_port is None:
+            return ""
+        file = plan.data_dir / "inspector-password"
+        if not file.exists():
+            file.touch(mode=0o600)
+            file.write_text(f"{secrets.token_urlsafe(12)}\n")
+        port = plan.inspector_port.getsockname()[1]
+        options = ["--host", LOOPBACK, "--port", str(port), "--reuse-port", "--password-file", str(file)]
+        try:
+            await self._keep("inspector", [*plan.command, "inspector", *options], environment).start()
+        except BootFailed as failed:
+            click.echo(f"innkeeper: the inspector did not start: {failed}", err=True)
+            return ""
+        return f"http://{LOOPBACK}:{port}/#password={file.read_text().strip()}"
 
     async def _has_jobs(self) -> bool:
         """Ask a process of its own, because user code is not imported here."""
@@ -173,9 +194,11 @@ class House:
             raise ValkeyFailed(f"{failed}; the end of {log_path}:\n{log_tail(log_path)}") from failed
         return f"redis://{LOOPBACK}:{self._redis_port}/0"
 
-    def _greet(self, redis_url: str) -> None:
+    def _greet(self, redis_url: str, inspector_url: str) -> None:
         plan = self.plan
         click.echo(f"Innkeeper is ready: {plan.page_url}")
+        if inspector_url:
+            click.echo(f"Inspector: {inspector_url}")
         if self._redis_port is None:
             click.echo(f"Redis: {without_password(redis_url)}")
         else:

@@ -79,7 +79,7 @@ async def detail(link: Commands, room: Address) -> RoomDetail:
         meta=facts,
         state={name: _shown(value) for name, value in _pairs(state).items()},
         state_bytes=sum(map(len, state)),
-        members={name: orjson.loads(value) for name, value in sorted(_pairs(members).items())},
+        members={name: _member(value) for name, value in sorted(_pairs(members).items())},
         timers={name: _timer(value) for name, value in sorted(_pairs(timers).items())},
         outputs=[{"id": entry.decode(), **_entry(fields, {"h": "header", "d": "body"})} for entry, fields in outputs],
         inbox=[
@@ -106,14 +106,37 @@ def _entry(flat: list[bytes], names: dict[str, str]) -> dict[str, str]:
     return {shown: found[name].decode(errors="replace") for name, shown in wanted.items() if name in found}
 
 
+def _member(value: bytes) -> dict[str, Any]:
+    row = _object(value)
+    return {"join": 0, "user": ["", ""], "edge": "", "session": "", "state": None} | row
+
+
 def _timer(value: bytes) -> dict[str, Any]:
-    row = orjson.loads(value)
+    row = _object(value)
     return {"due": row.get("due", 0) / 1000, "fired": row.get("fired", False), "payload": row.get("payload")}
 
 
-def _shown(value: bytes) -> Any:
+def _object(value: bytes) -> dict[str, Any]:
+    """Return a row; one that somebody has spoiled by hand is shown, too."""
+    try:
+        found = orjson.loads(value)
+    except orjson.JSONDecodeError:
+        found = None
+    return found if isinstance(found, dict) else {"state": cut(value), "payload": cut(value)}
+
+
+def cut(value: bytes, characters: int = _TEXT_CHARACTERS) -> str:
+    """Return a value as text, without its middle where it is long."""
     text = value.decode(errors="replace")
-    if len(text) > _TEXT_CHARACTERS:
-        half = _TEXT_CHARACTERS // 2
-        return f"{text[:half]} … {text[-half:]} ({len(value)} bytes)"
-    return orjson.loads(value)
+    if len(text) <= characters:
+        return text
+    half = characters // 2
+    return f"{text[:half]} … {text[-half:]} ({len(value)} bytes)"
+
+
+def _shown(value: bytes) -> Any:
+    text = cut(value)
+    try:
+        return orjson.loads(text)
+    except orjson.JSONDecodeError:
+        return text

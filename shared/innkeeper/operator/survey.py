@@ -36,6 +36,7 @@ class RoomRow:
         members: How many are in.
         is_woken: Whether it stands in its kind's wake queue.
         error: Why it does not start; empty where it does.
+        accepted: Events accepted since it was created; two readings make a rate.
     """
 
     room: str
@@ -45,6 +46,7 @@ class RoomRow:
     members: int
     is_woken: bool
     error: str
+    accepted: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,6 +175,7 @@ async def rows(link: Commands, rooms: Sequence[Address]) -> list[RoomRow]:
             members=members,
             is_woken=str(room) in woken,
             error=(meta[0] or b"").decode(errors="replace"),
+            accepted=int(counts[0] or 0),
         )
         for room, lock, counts, meta, members in found
     ]
