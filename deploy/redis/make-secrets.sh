@@ -1,6 +1,6 @@
 #!/bin/sh
 # Make deploy/secrets/: a password for each user of Redis, the server's ACL file (hashes only), and for each role the
-# file with its URL. Existing ones stay: remove the folder for new passwords. HOST is the server's name (valkey).
+# file with its URL; and the inspector's password. Existing ones stay: remove the folder for new passwords. HOST is the server's name (valkey).
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 out=${OUT:-$here/../secrets}
@@ -21,6 +21,7 @@ for user in edge worker jobs program operator admin; do
   mv "$out/users.acl.next" "$out/users.acl.new"
   echo "INNKEEPER_REDIS=redis://$user:$password@$host:6379/0" >"$out/$user.env"
 done
+echo "INNKEEPER_INSPECTOR_PASSWORD=$(od -An -N12 -tx1 /dev/urandom | tr -d ' \n')" >"$out/inspector.env"
 chmod 644 "$out/users.acl.new" # read by the server's own user; it holds no password
 chmod 711 "$out"
 mv "$out/users.acl.new" "$out/users.acl"

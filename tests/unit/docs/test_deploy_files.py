@@ -9,6 +9,7 @@ import click
 import pytest
 from ruamel.yaml import YAML
 
+from innkeeper.inspector.command import inspector
 from innkeeper.supervise.pool import STOP_GRACE_S
 from innkeeper_edge.cli import edge
 from innkeeper_edge.limits import DEFAULT_LIMITS
@@ -18,7 +19,7 @@ from innkeeper_workers.metrics import LAG
 
 ROOT = Path(__file__).parents[3]
 SHORT_S = re.compile(r"(\d+)s")
-COMMANDS: dict[str, click.Command] = {"edge": edge, "worker": worker}
+COMMANDS: dict[str, click.Command] = {"edge": edge, "inspector": inspector, "worker": worker}
 
 
 def documents(path: str) -> list[Any]:
@@ -44,7 +45,7 @@ def check_command(words: list[str]) -> None:
 def test_containers_of_compose_may_do_little() -> None:
     """None is root, may write its file system, has a capability, gets one, or takes all memory; none is cut short."""
     (compose,) = documents("compose.yaml")
-    assert set(compose["services"]) == {"valkey", "edge", "worker", "proxy"}
+    assert set(compose["services"]) == {"valkey", "edge", "worker", "inspector", "proxy"}
     for name, service in compose["services"].items():
         assert service["read_only"] is True, name
         assert service["cap_drop"] == ["ALL"], name
@@ -56,7 +57,9 @@ def test_containers_of_compose_may_do_little() -> None:
         assert grace is not None
         assert int(grace[1]) > max(STOP_GRACE_S, WORKER_DRAIN_S, DEFAULT_LIMITS.drain_s + 10), name
         check_command([str(word) for word in service.get("command", [""])])
-        if name != "proxy":
+        if name in ("proxy", "inspector"):
+            assert all(port.startswith("127.0.0.1:") for port in service["ports"]), name
+        else:
             assert "ports" not in service, f"{name} is published"
             assert service["healthcheck"], name
     assert all(port.startswith("127.0.0.1:") for port in compose["services"]["proxy"]["ports"])
