@@ -120,9 +120,10 @@ class Admission:
 
     def _source(self, request: "web.BaseRequest") -> str:
         """Return what counts as one source: an IPv4 address or an IPv6 /64; empty for this machine itself."""
-        address = client_address(
-            request.remote or "", request.headers.getall(_FORWARDED, ()), self._limits.trusted_proxy
-        )
+        # Not request.remote: it would be kept with the socket.
+        at = request.transport.get_extra_info("peername") if request.transport is not None else None
+        peer = at[0] if isinstance(at, tuple) else ""
+        address = client_address(peer, request.headers.getall(_FORWARDED, ()), self._limits.trusted_proxy)
         if address is None or address.is_loopback:
             return ""
         if isinstance(address, IPv6Address):

@@ -20,7 +20,7 @@ from innkeeper.close_codes import (
     CloseCode,
 )
 from innkeeper_edge import handshake, requests
-from innkeeper_edge.admission import Admission
+from innkeeper_edge.admission import Admission, Admitted
 from innkeeper_edge.auth import FORBIDDEN, Grant
 from innkeeper_edge.client_file import ClientFile
 from innkeeper_edge.edge import Edge, Kind
@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 log = logging.getLogger("innkeeper.edge")
 
 _DATA = (WSMsgType.TEXT, WSMsgType.BINARY)
+
+_Opened = tuple[web.WebSocketResponse, GuardedSocket, Member | None]
 
 
 class Site:
@@ -105,6 +107,22 @@ class Site:
             return refused.response()
         if not handshake.wants_socket(request):
             return await self._request(request)
+        entered = await self._enter(request)
+        if isinstance(entered, web.Response):
+            return entered
+        # All that stays here stays as long as the socket, as does each coroutine below.
+        admitted, address, (socket, guarded, member) = entered
+        del entered
+        with admitted:
+            if member is not None:
+                await self._live(address, member, socket, guarded)
+            self._edge.meters.closes[guarded.closing_code or 0] += 1
+            if guarded.closing_code is not None:
+                await guarded.wait_closed()
+        return socket
+
+    async def _enter(self, request: web.Request) -> tuple[Admitted, Address, _Opened] | web.Response:
+        """Turn a request into a socket that has its place here, or answer it."""
         address = handshake.room_address(request)
         if isinstance(address, Rejection):
             return address.response()
@@ -115,11 +133,16 @@ class Site:
         admitted = self._admission.admit(request, grant.user.id)
         if isinstance(admitted, Rejection):
             return admitted.response()
-        with admitted:
-            return await self._socket(request, address, kind, grant)
+        with contextlib.ExitStack() as place:
+            place.enter_context(admitted)
+            opened = await self._open(request, kind, grant)
+            if isinstance(opened, web.Response):
+                return opened
+            place.pop_all()  # who gets it gives it back
+            return admitted, address, opened
 
-    async def _socket(self, request: web.Request, address: Address, kind: Kind, grant: Grant) -> web.StreamResponse:
-        """Turn a request into a socket of its room, and stay with it to its end."""
+    async def _open(self, request: web.Request, kind: Kind, grant: Grant) -> _Opened | web.Response:
+        """Turn a request into a socket, and hear who it is; without a member it only has to end."""
         is_session = handshake.offers(request, V1)
         protocols = (V1,) if is_session else (RAW,) if handshake.offers(request, RAW) else ()
         most_bytes = frame_bytes(kind.message_bytes) if is_session else kind.message_bytes
@@ -134,26 +157,20 @@ class Site:
             )
         except ConnectionResetError:
             return web.Response(status=400)  # nobody reads it, and the socket was never one
-        if request.transport is not None:
-            member: Member | None = None
-            if is_session:
-                hello = await _hello(socket, guarded, grant.user.id)
-                if hello is not None:
-                    member = SessionMember(
-                        guarded, request.transport, self._edge.loop.time(),
-                        hello=hello, message_bytes=kind.message_bytes,
-                    )  # fmt: skip
-            else:
-                member = Member(guarded, request.transport, self._edge.loop.time())
-            if member is not None and self._edge.draining:
-                member.close_with(RESTARTING)
-            elif member is not None:
-                member.grant = grant
-                await self._live(address, member, socket, guarded)
-        self._edge.meters.closes[guarded.closing_code or 0] += 1
-        if guarded.closing_code is not None:
-            await guarded.wait_closed()
-        return socket
+        if request.transport is None:
+            return socket, guarded, None
+        now_s = self._edge.loop.time()
+        if is_session:
+            hello = await _hello(socket, guarded, grant.user.id)
+            if hello is None:
+                return socket, guarded, None
+            member: Member = SessionMember(
+                guarded, request.transport, now_s, hello=hello, message_bytes=kind.message_bytes
+            )
+        else:
+            member = Member(guarded, request.transport, now_s)
+        member.grant = grant
+        return socket, guarded, member
 
     async def _request(self, request: web.Request) -> web.Response:
         """Have a room answer plain HTTP."""
@@ -189,6 +206,9 @@ class Site:
         self, address: Address, member: Member, socket: web.WebSocketResponse, guarded: GuardedSocket
     ) -> None:
         """Join, read the socket to its end, leave."""
+        if self._edge.draining:
+            member.close_with(RESTARTING)
+            return
         edge = self._edge
         feed: Feed | None = None
         try:

@@ -7,7 +7,7 @@ queued, its payload goes straight to a :class:`Taker`, which is half of what aio
 The reader has ``feed_data(bytes) -> (eof, tail)`` and ``feed_eof()``; :mod:`innkeeper_edge.guarded_socket` installs it.
 """
 
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from innkeeper.close_codes import (
     INVALID_UTF8,
@@ -18,9 +18,6 @@ from innkeeper.close_codes import (
     CloseCode,
 )
 from innkeeper_edge.frames import is_close_code
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 MAX_FRAGMENT_COUNT = 64
 """Frames one message may come in."""
@@ -69,6 +66,9 @@ class Watcher(Protocol):
     def violated(self, code: CloseCode) -> None:
         """Hear of the first violation, after everything before it was passed on; at most once."""
 
+    def admits_control(self) -> bool:
+        """Return whether a ping or pong may pass; else the socket is closed."""
+
     def peer_closed(self) -> None:
         """Hear that a close frame of the peer has come while the guard discards."""
 
@@ -95,23 +95,18 @@ class FrameGuard:
         "_in_close",
         "_max_message_bytes",
         "_message_bytes",
-        "_pass_on",
         "_payload_left",
         "_reader",
         "_small_bytes",
         "_watcher",
-        "admit_control",
         "taker",
     )
 
     def __init__(self, reader: FrameReader, watcher: Watcher, *, max_message_bytes: int) -> None:
         self._reader = reader
-        self._pass_on = reader.feed_data
         self._watcher = watcher
         self.taker: Taker | None = None
         """Set while the receive loop waits with nothing queued; taken away by whatever goes to the reader."""
-        self.admit_control: Callable[[], bool] | None = None
-        """Asked of each ping and pong; where it says no, the socket is closed."""
         self._max_message_bytes = max_message_bytes
         self._small_bytes = _MASKED_HEADER_BYTES + min(_LENGTH_16 - 1, max_message_bytes)
         self._idle = True  # between messages and between frames, with nothing held back
@@ -142,7 +137,7 @@ class FrameGuard:
         ):
             taker = self.taker
             if taker is None:
-                return self._pass_on(data)
+                return self._reader.feed_data(data)
             if not taker.take(_unmasked(data), is_text=data[0] == _TEXT):
                 self.taker = None
             return _GO_ON
@@ -182,10 +177,10 @@ class FrameGuard:
             return False, b""
         if at < size:
             self._payload_left, self._held, self._idle = 0, data[at:], False
-            return self._pass_on(data[:at]) if at else (False, b"")
+            return self._reader.feed_data(data[:at]) if at else (False, b"")
         self._payload_left = at - size
         self._idle = at == size and not self._fragment_count
-        return self._pass_on(data)
+        return self._reader.feed_data(data)
 
     def _admit(self, data: bytes, at: int) -> int:
         """Return where the frame at ``at`` ends, 0 while too little of it is here; state moves once, on admission."""
@@ -215,7 +210,7 @@ class FrameGuard:
             if end > len(data):
                 return 0
             _check_close(data[at + 2 : at + 6], data[at + 6 : end])
-        elif self.admit_control is not None and not self.admit_control():
+        elif not self._watcher.admits_control():
             raise _Forbidden(TOO_FAST)
         return end
 
@@ -236,7 +231,7 @@ class FrameGuard:
         self.discard()
         self._payload_left = 0
         if at:
-            self._pass_on(data[:at])
+            self._reader.feed_data(data[:at])
         self._watcher.violated(code)
         self._drop(data[at:])
 

@@ -121,14 +121,14 @@ class GuardedSocket:
     def guard(self, reader: FrameReader, *, max_message_bytes: int) -> FrameGuard:
         """Return the guard of this socket in front of its reader."""
         self._guard = FrameGuard(reader, self, max_message_bytes=max_message_bytes)
-        if self._control_rate:
-            self._guard.admit_control = self._admit_control
         return self._guard
 
-    def _admit_control(self) -> bool:
+    def admits_control(self) -> bool:
         """Count a ping or pong; return whether it may pass."""
-        now_s = asyncio.get_running_loop().time()
         rate = self._control_rate
+        if not rate:
+            return True
+        now_s = asyncio.get_running_loop().time()
         left = min(rate * BURST_S, self._control_left + (now_s - self._control_at_s) * rate) - 1
         self._control_left, self._control_at_s = left, now_s
         return left >= 0
@@ -154,16 +154,21 @@ class GuardedSocket:
 class _GuardedProtocol:
     """The connection of a request, where set_parser puts the guard in front of the reader it is given."""
 
-    __slots__ = ("_guarded_connection", "_make_guard", "is_guarded")
+    __slots__ = ("_guarded_connection", "_make_guard")
 
     def __init__(self, connection: web.RequestHandler, make_guard: Callable[[FrameReader], FrameGuard]) -> None:
         self._guarded_connection = connection
-        self._make_guard = make_guard
-        self.is_guarded = False
+        self._make_guard: Callable[[FrameReader], FrameGuard] | None = make_guard
+
+    @property
+    def is_guarded(self) -> bool:
+        return self._make_guard is None
 
     def set_parser(self, parser: FrameReader, *args: Any, **kwargs: Any) -> None:
-        self.is_guarded = True
-        self._guarded_connection.set_parser(cast("Any", self._make_guard(parser)), *args, **kwargs)
+        assert self._make_guard is not None  # noqa: S101 - it is called once
+        guard = self._make_guard(parser)
+        self._make_guard = None  # this stays as long as the socket
+        self._guarded_connection.set_parser(cast("Any", guard), *args, **kwargs)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._guarded_connection, name)

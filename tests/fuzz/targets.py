@@ -100,7 +100,15 @@ TARGETS_OF_REQUESTS: Final = (
 
 
 class _Watcher:
-    """Hears of violations."""
+    """Hears of violations, and lets so many pings and pongs pass."""
+
+    def __init__(self, budget: int) -> None:
+        self._budget = budget
+
+    def admits_control(self) -> bool:
+        """Count it."""
+        self._budget -= 1
+        return self._budget >= 0
 
     def violated(self, code: Any) -> None:
         """Look at the code: its reason goes onto the wire."""
@@ -171,15 +179,7 @@ class Targets:
             data = mutate(rng, data)
         queue = WebSocketDataQueue(self._protocol, 2**16, loop=self._loop)
         reader = WebSocketReader(queue, LIMIT_BYTES + 1, compress=False, decode_text=False)
-        guard = FrameGuard(cast("Any", reader), _Watcher(), max_message_bytes=LIMIT_BYTES)
-        budget = rng.randint(1, 20)
-
-        def admit() -> bool:
-            nonlocal budget
-            budget -= 1
-            return budget >= 0
-
-        guard.admit_control = admit
+        guard = FrameGuard(cast("Any", reader), _Watcher(rng.randint(1, 20)), max_message_bytes=LIMIT_BYTES)
         for piece in pieces(rng, data):
             if rng.random() < 0.5 and not queue._buffer:
                 guard.taker = _Taker(rng)

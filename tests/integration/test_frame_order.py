@@ -26,6 +26,7 @@ class SlowEdge:
     def __init__(self, draw: random.Random) -> None:
         self.loop = asyncio.get_running_loop()
         self.limits = DEFAULT_LIMITS
+        self.draining = False
         self.talkers: list[Any] = []
         self.taken: list[bytes] = []
         self.stalls = 0

@@ -22,7 +22,13 @@ class Asked:
 
     def __init__(self, remote: str, *forwarded: str) -> None:
         self.remote = remote
+        self.transport = self
         self.headers = CIMultiDict([("X-Forwarded-For", line) for line in forwarded])
+
+    def get_extra_info(self, name: str) -> tuple[str, int]:
+        """Return where the peer is."""
+        assert name == "peername"
+        return self.remote, 1
 
 
 class Door:
