@@ -7,7 +7,7 @@ COUNT ?= 30
 SCENARIO ?= storm
 BIN := .venv/bin
 
-.PHONY: help dev test long model mutants simulate poison takeover timers chaos failover topologies browser fuzz load check lint types layers size schema format bench wheel secrets audit manifests proxies
+.PHONY: help dev test long model mutants simulate poison takeover timers chaos failover topologies browser fuzz load rebalance check lint types layers size schema format bench wheel secrets audit manifests proxies
 .DEFAULT_GOAL := help
 
 help: ## Show this list
@@ -55,6 +55,9 @@ chaos: .venv/.ready ## Hurt a real house and judge its history; SCENARIO (defaul
 
 fuzz: .venv/.ready ## Send INPUTS (100000) pieces of noise to everything that parses; SEED repeats a run
 	PYTHONPATH=tests $(BIN)/python -m fuzz --inputs $(or $(INPUTS),100000) $(if $(SEED),--seed $(SEED))
+
+rebalance: .venv/.ready ## Start a worker beside others and see it take its share of 60 and of 500 rooms, on an idle machine
+	$(BIN)/pytest -s -p no:randomly -m 'long or chaos' tests/acceptance/test_balance.py $(FLAGS)
 
 load: .venv/.ready ## Flood, stall, starve and lose edges of a real house, for minutes, on an idle machine; SEED repeats a run
 	ulimit -n 20000; INNKEEPER_TEST_SEED=$(SEED) $(BIN)/pytest -m chaos -s -p no:randomly tests/load $(FLAGS)

@@ -9,8 +9,6 @@ import pytest
 
 from harness.house import Client, House, until
 
-_EVERY_S = 1.0
-
 
 async def _shares(house: House) -> dict[str, int]:
     names = [name.decode() for name in await house.redis.zrange("inn:workers", 0, -1)]
@@ -18,15 +16,16 @@ async def _shares(house: House) -> dict[str, int]:
 
 
 class Talk:
-    """Members of many rooms, each saying a number every second."""
+    """Members of many rooms, each saying a number every so many seconds."""
 
-    def __init__(self, clients: list[Client]) -> None:
+    def __init__(self, clients: list[Client], every_s: float) -> None:
         self.clients = clients
+        self._every_s = every_s
         self.said_at_s: list[list[float]] = [[] for _ in clients]
         self._over = asyncio.Event()
 
     async def run(self) -> None:
-        """Talk until it is over, the rooms spread over the second."""
+        """Talk until it is over, the rooms spread over that time."""
         await asyncio.gather(*(self._say(n) for n in range(len(self.clients))))
 
     def stop(self) -> None:
@@ -34,12 +33,12 @@ class Talk:
         self._over.set()
 
     async def _say(self, number: int) -> None:
-        await asyncio.sleep(_EVERY_S * number / len(self.clients))
+        await asyncio.sleep(self._every_s * number / len(self.clients))
         said = self.said_at_s[number]
         while not self._over.is_set():
             said.append(time.monotonic())
             await self.clients[number].send({"i": len(said) - 1})
-            await asyncio.sleep(_EVERY_S)
+            await asyncio.sleep(self._every_s)
 
     def latencies_s(self, number: int) -> list[float]:
         """Return how long each message of one room was under way, in order."""
@@ -50,12 +49,14 @@ class Talk:
 
 @pytest.mark.timeout(200)
 @pytest.mark.long
-@pytest.mark.parametrize(("rooms", "workers"), [(60, 1), pytest.param(500, 3, marks=pytest.mark.chaos)])
-async def test_a_new_worker_takes_its_share(tmp_path: Path, rooms: int, workers: int) -> None:
+@pytest.mark.parametrize(
+    ("rooms", "workers", "every_s"), [(60, 1, 0.05), pytest.param(500, 3, 1.0, marks=pytest.mark.chaos)]
+)
+async def test_a_new_worker_takes_its_share(tmp_path: Path, rooms: int, workers: int, every_s: float) -> None:
     """Under traffic, within thirty seconds; every message is applied once and in order, and hardly later."""
     fair = rooms // (workers + 1) * 4 // 5
     async with House(tmp_path, edges=1, workers=workers, rebalance=True) as house:
-        talk = Talk([await house.join(f"ledger/b{n}") for n in range(rooms)])
+        talk = Talk([await house.join(f"ledger/b{n}") for n in range(rooms)], every_s)
         talking = asyncio.create_task(talk.run())
         await asyncio.sleep(8)
         epochs = await _epochs(house, rooms)
@@ -78,12 +79,14 @@ async def test_a_new_worker_takes_its_share(tmp_path: Path, rooms: int, workers:
             assert [number for number, _, _ in client.numbered()] == list(range(1, count + 1))
             assert [i for _, _, i in client.numbered()] == list(range(count))
             assert client.close_code is None
-        worst = [max(talk.latencies_s(n)[-int(took_s + 5) :]) * 1000 for n in moved]
-        others = [max(talk.latencies_s(n)[-int(took_s + 5) :]) * 1000 for n in range(rooms) if n not in set(moved)]
+        lately = int((took_s + 5) / every_s)
+        slowest_ms = [max(talk.latencies_s(n)[-lately:]) * 1000 for n in range(rooms)]
+        worst = [slowest_ms[n] for n in moved]
+        others = [slowest for n, slowest in enumerate(slowest_ms) if n not in set(moved)]
         shares = await _shares(house)
         print(
-            f"{rooms} rooms, {workers} → {workers + 1} workers: shared after {took_s:.1f} s, "
-            f"{sorted(shares.values())}; "
+            f"{rooms} rooms, {rooms / every_s:.0f} messages/s, {workers} → {workers + 1} workers: "
+            f"shared after {took_s:.1f} s, {sorted(shares.values())}; "
             f"{len(moved)} rooms moved, their slowest messages: {_told(worst)}; those of the others: {_told(others)}"
         )
         assert max(worst) < 1500
