@@ -7,6 +7,7 @@ import orjson
 
 from innkeeper import wire
 from innkeeper.address import parse_address
+from innkeeper.compact import compact
 from innkeeper.errors import StateInvalid, StateTooLarge
 from innkeeper.state import encode, to_json
 from innkeeper.tags import Tags
@@ -166,7 +167,7 @@ class Connection:
 
     def settle(self, row: bytes) -> None:
         """Take a row as stored."""
-        self._row = row
+        self._row = compact(row)
 
     def undo(self) -> None:
         """Restore the state as stored."""

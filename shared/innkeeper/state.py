@@ -11,6 +11,7 @@ from uuid import UUID
 
 import orjson
 
+from innkeeper.compact import compact
 from innkeeper.errors import StateInvalid, StateTooLarge
 from innkeeper.finite import is_finite
 
@@ -164,7 +165,7 @@ class State(MutableMapping[str, Any]):
                 if data != before:
                     if not isinstance(value, _KEPT):
                         check_kept(value, data, f"self.state[{key!r}]")
-                    changed[key] = data
+                    changed[key] = compact(data)
                     size += len(data) - len(before) if before is not None else _size_of(key) + len(data)
             elif before is not None:
                 deleted.add(key)

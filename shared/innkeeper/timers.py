@@ -12,6 +12,7 @@ from typing import Any, Final, Literal, NamedTuple, get_args
 import orjson
 from cronsim import CronSim, CronSimError
 
+from innkeeper.compact import compact
 from innkeeper.errors import TimerInvalid
 from innkeeper.finite import is_number
 
@@ -135,7 +136,7 @@ def read_row(name: str, row: bytes) -> TimerRow | GraceRow:
         return TimerRow(
             str(fields["id"]),
             int(fields["due"]),
-            orjson.dumps(fields.get("payload")),
+            compact(orjson.dumps(fields.get("payload"))),
             int(fields.get("every", 0)),
             str(fields.get("cron", "")),
             fields.get("missed", "skip"),

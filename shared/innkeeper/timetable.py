@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 
+from innkeeper.compact import compact
 from innkeeper.errors import TimerInvalid
 from innkeeper.state import encode
 from innkeeper.timers import (
@@ -90,7 +91,7 @@ class Timetable:
         data = encode(payload, f"the payload of timer {checked!r}")
         if len(data) > PAYLOAD_BYTES:
             raise TimerInvalid(f"timer {checked!r}: a payload of {len(data)} bytes, at most {PAYLOAD_BYTES}")
-        row = planned(self._new_id(), now_us=self._now_us, payload=data, **when)
+        row = planned(self._new_id(), now_us=self._now_us, payload=compact(data), **when)
         if self.get(checked) is None and self._size() >= TIMERS_A_ROOM:
             raise TimerInvalid(f"timer {checked!r}: the room has {TIMERS_A_ROOM} timers already")
         self._changed[checked] = row

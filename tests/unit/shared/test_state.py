@@ -1,5 +1,6 @@
 """A room's state: nested changes are noticed, undone and written key by key."""
 
+import tracemalloc
 from typing import Any
 
 import orjson
@@ -242,3 +243,16 @@ def test_a_large_state_is_cleared_and_walked_in_linear_time() -> None:
     assert len(state) == 0
     assert looks < 20 * len(stored)
     assert state.settle() == ({}, set(stored))
+
+
+def test_small_values_take_little_memory() -> None:
+    """What is kept of a value is its JSON, not the buffer that this was written into."""
+    state = fresh(limit_bytes=1_000_000)
+    tracemalloc.start()
+    try:
+        state.update({f"key{n}": n for n in range(1_000)})
+        state.settle()
+        used_bytes, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert used_bytes / 1_000 < 500
