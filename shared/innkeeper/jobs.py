@@ -117,6 +117,8 @@ def outcome(job_id: str, status: Status, *, value: Any = None, error: str = "") 
         data = orjson.dumps({"id": job_id, "status": status, "value": value, "error": error})
     except (TypeError, ValueError) as problem:
         return outcome(job_id, "failed", error=f"its result is not JSON: {problem}")
+    if not is_finite(value, data):
+        return outcome(job_id, "failed", error="its result is not JSON: NaN and Infinity would arrive as None")
     if len(data) > DATA_BYTES:
         return outcome(job_id, "failed", error=f"its result takes {len(data)} bytes: at most {DATA_BYTES}")
     return data

@@ -1,6 +1,10 @@
 """The tags of a connection: a set in the same order in every process, so that a second run of an event is equal."""
 
 from collections.abc import Iterable, Iterator, MutableSet
+from collections.abc import Set as AbstractSet
+from typing import Final
+
+_NONE: Final = frozenset[str]()  # most connections have none, and a set of its own takes 216 bytes
 
 
 class Tags(MutableSet[str]):
@@ -13,7 +17,7 @@ class Tags(MutableSet[str]):
     __slots__ = ("_items",)
 
     def __init__(self, tags: Iterable[str] = ()) -> None:
-        self._items = set(tags)
+        self._items: AbstractSet[str] = set(tags) or _NONE
 
     def __contains__(self, tag: object) -> bool:
         return tag in self._items
@@ -29,11 +33,12 @@ class Tags(MutableSet[str]):
 
     def add(self, value: str) -> None:
         """Put one in."""
-        self._items.add(value)
+        self.update((value,))
 
     def discard(self, value: str) -> None:
         """Take one out, if it is there."""
-        self._items.discard(value)
+        if isinstance(self._items, set):
+            self._items.discard(value)
 
     def update(self, *others: Iterable[str]) -> None:
         """Put in all of these.
@@ -43,4 +48,6 @@ class Tags(MutableSet[str]):
         """
         if any(isinstance(other, str) for other in others):
             raise TypeError("conn.tags.update(text) would put in its letters: use add")
+        if not isinstance(self._items, set):
+            self._items = set()
         self._items.update(*others)

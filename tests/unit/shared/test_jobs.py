@@ -180,7 +180,7 @@ def test_arguments_that_cannot_travel() -> None:
 
 def test_results_that_cannot_travel_are_failures() -> None:
     """A value that is not JSON, or too large, is told as a failure of the job."""
-    for value, why in ((object(), "not JSON"), ("x" * DATA_BYTES, "at most")):
+    for value, why in ((object(), "not JSON"), ([float("nan")], "NaN"), ("x" * DATA_BYTES, "at most")):
         told = orjson.loads(outcome("j", "done", value=value))
         assert told["status"] == "failed"
         assert told["value"] is None
