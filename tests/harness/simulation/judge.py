@@ -20,7 +20,7 @@ from harness.simulation.server import SimulatedRedis
 from harness.simulation.sockets import Client
 from innkeeper.address import Address, parse_address
 from innkeeper.close_codes import UNAVAILABLE
-from innkeeper.keys import COUNTERS, DEATHS, EDGES, KINDS, WORKERS, room_index, room_keys, timer_index, wake_queue
+from innkeeper.keys import COUNTERS, DEATHS, EDGES, KINDS, LOAD, WORKERS, room_index, room_keys, timer_index, wake_queue
 
 _SHOWN_WITHIN_S = 3.0  # two looks of the edge's sweep, and some
 _INDEXES = (wake_queue(""), room_index(""), timer_index(""))
@@ -174,6 +174,11 @@ class Judge:
             if name.startswith("inn:{"):
                 if name.endswith((":lock", ":members")):
                     yield f"{name} is still there"
+            elif name == LOAD:
+                rows = self.redis.ask("HKEYS", LOAD)
+                yield from (
+                    f"the row {row.decode()} of {name} is still there" for row in rows if row.decode() not in haunted
+                )
             # Rooms handed over wait; deaths are remembered for a minute, counters for ever.
             elif name not in {KINDS, DEATHS, COUNTERS} and not name.startswith(_INDEXES):
                 yield f"{name} is still there"
