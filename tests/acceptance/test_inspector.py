@@ -115,6 +115,13 @@ async def test_other_sites_are_refused(operator: Browser) -> None:
     async with operator.http.post(f"{operator.base}/api/wake", data={"room": "desk/a"}) as answer:
         assert answer.status == 415
     assert (await operator.post("wake", room="desk/a", headers={"Origin": operator.base}))[0] == 200
+    for site, status in (
+        ("same-origin", 200),
+        ("same-site", 403),
+        ("cross-site", 403),
+    ):  # whatever a proxy made of Host
+        headers = {"Sec-Fetch-Site": site, "Origin": "https://rooms.example"}
+        assert (await operator.post("wake", room="desk/a", headers=headers))[0] == status
 
 
 async def test_its_cookie_is_kept_from_scripts_and_other_sites(operator: Browser) -> None:
@@ -123,6 +130,7 @@ async def test_its_cookie_is_kept_from_scripts_and_other_sites(operator: Browser
         cookie = answer.headers["Set-Cookie"]
         assert "HttpOnly" in cookie
         assert "SameSite=Strict" in cookie
+        assert "Path" not in cookie
     for path in FILES:
         async with operator.http.get(f"{operator.base}/{path}") as answer:
             policy = answer.headers["Content-Security-Policy"]
@@ -288,7 +296,23 @@ async def test_what_somebody_has_spoiled_is_shown(house: House, operator: Browse
     assert "{" in shown["state"]["broken"]
     assert shown["members"]["c-1"]["state"] == "nonsense"
     assert shown["timers"]["t"]["payload"] == "[]"
-    await house.redis.delete(room.state, room.members, room.timers)
+    await house.redis.hset(room.sessions, "#", "nonsense")
+    await house.redis.hset(room.meta, "cursor", "nonsense")
+    assert (await operator.shows("room", room="desk/spoiled"))["row"]["lag"] == 0
+    await house.redis.delete(*room)
+    for key in room:
+        await house.redis.set(key, "nonsense")
+    shown = await operator.shows("room", room="desk/spoiled")
+    assert "WRONGTYPE" in shown["trouble"]
+    assert shown["lock"] == "nonsense"
+
+    async def listed() -> Any:
+        answer = await operator.shows("rooms", search="spoiled", stuck="1")
+        return answer["rooms"] and "WRONGTYPE" in answer["rooms"][0]["trouble"]
+
+    await until(listed, "the list says so, and goes on showing the others")
+    await house.redis.delete(*room)
+    await house.redis.zrem(keys.room_index(shard_of(Address("desk", "spoiled"))), "desk/spoiled")
 
 
 # --- what it does -----------------------------------------------------------------------------------------------------

@@ -36,6 +36,8 @@ _HEADERS: Final = {
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
 }
+_HERE: Final = ""
+"""The cookie's path: none, so it goes to /api alone, wherever the browser sees that: also below a proxy's prefix."""
 _MOST_ROOMS: Final = 200
 _BODY_BYTES: Final = 1_100_000  # a message of 1 MiB, and its room
 _STATUSES: Final[tuple[tuple[type[InnkeeperError], int], ...]] = (
@@ -107,13 +109,14 @@ class Inspector:
         response = _json({"signed_in": True})
         is_secure = request.secure or request.headers.get("X-Forwarded-Proto") == "https"
         response.set_cookie(
-            COOKIE, self._login.cookie(), max_age=SIGNED_IN_S, httponly=True, samesite="Strict", secure=is_secure
-        )
+            COOKIE, self._login.cookie(), max_age=SIGNED_IN_S, httponly=True, samesite="Strict", secure=is_secure,
+            path=_HERE,
+        )  # fmt: skip
         return response
 
     async def _sign_out(self, _request: web.Request) -> web.StreamResponse:
         response = _json({"signed_in": False})
-        response.del_cookie(COOKIE)
+        response.del_cookie(COOKIE, path=_HERE)
         return response
 
     # --- what it shows --------------------------------------------------------------------------------------------
@@ -196,8 +199,7 @@ async def _guard(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Turn errors into answers, refuse other sites' requests, and say to browsers what a page of ours may do."""
     response: web.StreamResponse
     try:
-        origin = request.headers.get("Origin")
-        if request.method == "POST" and origin is not None and origin.partition("://")[2] != request.host:
+        if request.method == "POST" and not _is_own(request):
             response = _error(403, "another site may not ask for this")
         else:
             response = await handler(request)
@@ -214,6 +216,14 @@ async def _guard(request: web.Request, handler: Handler) -> web.StreamResponse:
     if "Cache-Control" not in response.headers:
         response.headers["Cache-Control"] = "no-store"
     return response
+
+
+def _is_own(request: web.Request) -> bool:
+    """Return whether a page of ours asks, or no page: browsers say so; behind a proxy the host may be another."""
+    site, origin = request.headers.get("Sec-Fetch-Site"), request.headers.get("Origin")
+    if site is not None:
+        return site in ("same-origin", "none")
+    return origin is None or origin.partition("://")[2] == request.host
 
 
 async def _body(request: web.Request) -> dict[str, Any]:

@@ -125,7 +125,9 @@ class Board:
         while self._loop.time() - self._asked_at_s < _WATCHED_S:
             try:
                 self._survey = await self._look()
-            except InnkeeperError as error:
+            except Exception as error:
+                if not isinstance(error, InnkeeperError):
+                    log.exception("the survey failed")
                 if not first.done():
                     first.set_exception(error)
                     first.exception()  # somebody may have stopped to wait for it

@@ -6,6 +6,8 @@ from typing import Any, Final
 import orjson
 
 from innkeeper.address import Address
+from innkeeper.channel import Command, Reply
+from innkeeper.errors import RedisReplied
 from innkeeper.keys import room_keys
 from innkeeper.operator.survey import RoomRow, ask, rows
 from innkeeper.topology import Commands
@@ -56,7 +58,7 @@ async def detail(link: Commands, room: Address) -> RoomDetail:
     """Return what a room's keys say, each read for itself: commits may come in between."""
     at = room_keys(room)
     (row,) = await rows(link, [room])
-    lock, left_ms, meta, state, members, timers, outputs, outbox, dead = await ask(
+    lock, left_ms, meta, state, members, timers, outputs, outbox, dead = await _sound(
         link,
         [
             ("GET", at.lock),
@@ -71,7 +73,7 @@ async def detail(link: Commands, room: Address) -> RoomDetail:
         ],
     )
     facts = {name: value.decode(errors="replace") for name, value in _pairs(meta).items()}
-    (inbox,) = await ask(link, [("XRANGE", at.inbox, f"{int(facts.get('cursor', 0)) + 1}-0", "+", "COUNT", _SHOWN)])
+    (inbox,) = await _sound(link, [("XRANGE", at.inbox, f"{_cursor(facts) + 1}-0", "+", "COUNT", _SHOWN)])
     return RoomDetail(
         row=row,
         lock=lock.decode() if lock else "",
@@ -89,6 +91,21 @@ async def detail(link: Commands, room: Address) -> RoomDetail:
         outbox=outbox,
         dead=[dead_row(entry, fields) for entry, fields in dead],
     )
+
+
+async def _sound(link: Commands, commands: list[Command]) -> list[Reply]:
+    """Send commands; what somebody has put something else under looks empty, and the room's row says so."""
+    empty: dict[str, Reply] = {"GET": None, "PTTL": 0, "XLEN": 0}
+    replies = await ask(link, commands, spoiled=True)
+    return [
+        empty.get(str(command[0]), []) if isinstance(reply, RedisReplied) else reply
+        for command, reply in zip(commands, replies, strict=True)
+    ]
+
+
+def _cursor(meta: dict[str, str]) -> int:
+    cursor = meta.get("cursor", "0")
+    return int(cursor) if cursor.isdecimal() and cursor.isascii() else 0
 
 
 def dead_row(entry: bytes, fields: list[bytes]) -> dict[str, str]:

@@ -6,7 +6,7 @@ no socket, no timer and owes nothing stands in none of them, and can be asked fo
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from innkeeper import keys
 from innkeeper.address import Address, InvalidAddress, parse_address
@@ -83,8 +83,13 @@ async def server_s(link: Commands) -> float:
     return int(seconds) + int(micros) / 1_000_000
 
 
-async def ask(link: Commands, commands: Sequence[Command]) -> list[Reply]:
+async def ask(link: Commands, commands: Sequence[Command], *, spoiled: bool = False) -> list[Reply]:
     """Send many commands in bounded pieces; an error reply raises.
+
+    Args:
+        link: To Redis.
+        commands: What to send.
+        spoiled: Return the errors of keys that are of another type: somebody's hand has made them so.
 
     Raises:
         RedisReplied: The first error, such as a command that this user may not use.
@@ -93,7 +98,7 @@ async def ask(link: Commands, commands: Sequence[Command]) -> list[Reply]:
     for at in range(0, len(commands), AT_ONCE):
         replies += await link.send(commands[at : at + AT_ONCE])
     for reply in replies:
-        if isinstance(reply, RedisReplied):
+        if isinstance(reply, RedisReplied) and not (spoiled and str(reply).startswith("WRONGTYPE")):
             raise reply
     return replies
 
@@ -156,33 +161,66 @@ async def rows(link: Commands, rooms: Sequence[Address]) -> list[RoomRow]:
             ("HMGET", at.meta, "error", "cursor"),
             ("HLEN", at.members),
         )
-    replies = await ask(link, commands)
-    found = list(zip(rooms, *(replies[n::4] for n in range(4)), strict=True))
-    behind = [(room, meta[1]) for room, _, counts, meta, _ in found if _lag(counts) > 0]
+    replies = await ask(link, commands, spoiled=True)
+    found = [
+        _Read(room, *replies[4 * n : 4 * n + 4]) if all(map(_is_sound, replies[4 * n : 4 * n + 4])) else None
+        for n, room in enumerate(rooms)
+    ]
+    behind = [read for read in found if read is not None and read.lag]
     heads = await ask(
         link,
-        [("XRANGE", room_keys(room).inbox, f"{int(cursor or 0) + 1}-0", "+", "COUNT", 1) for room, cursor in behind],
+        [
+            ("XRANGE", room_keys(room).inbox, f"{_int(meta[1]) + 1}-0", "+", "COUNT", 1)
+            for room, _, _, meta, _ in behind
+        ],
+        spoiled=True,
     )
     since_s = {
-        room: now_s - parse_id(head[0][0])[1] / 1_000_000 for (room, _), head in zip(behind, heads, strict=True) if head
+        read.room: now_s - parse_id(head[0][0])[1] / 1_000_000
+        for read, head in zip(behind, heads, strict=True)
+        if head and _is_sound(head)
     }
     return [
-        RoomRow(
+        RoomRow(str(room), "", 0, 0.0, 0, is_woken=str(room) in woken, error=_SPOILED, accepted=0)
+        if read is None
+        else RoomRow(
             room=str(room),
-            owner=lock.decode().split(":")[0] if lock else "",
-            lag=_lag(counts),
+            owner=read.lock.decode(errors="replace").split(":")[0] if read.lock else "",
+            lag=read.lag,
             lag_s=max(0.0, since_s.get(room, 0.0)),
-            members=members,
+            members=read.members,
             is_woken=str(room) in woken,
-            error=(meta[0] or b"").decode(errors="replace"),
-            accepted=int(counts[0] or 0),
+            error=(read.meta[0] or b"").decode(errors="replace"),
+            accepted=_int(read.counts[0]),
         )
-        for room, lock, counts, meta, members in found
+        for room, read in zip(rooms, found, strict=True)
     ]
 
 
-def _lag(counts: list[bytes | None]) -> int:
-    return max(0, int(counts[0]) - int(counts[1] or 0)) if counts[0] is not None else 0
+_SPOILED: Final = "somebody has put something else under its keys (WRONGTYPE)"
+
+
+class _Read(NamedTuple):
+    """What was read of a room: its lock, '#' and '@' of sessions, error and cursor of meta, and how many are in."""
+
+    room: Address
+    lock: bytes | None
+    counts: list[bytes | None]
+    meta: list[bytes | None]
+    members: int
+
+    @property
+    def lag(self) -> int:
+        return max(0, _int(self.counts[0]) - _int(self.counts[1]))
+
+
+def _is_sound(reply: Reply) -> bool:
+    return not isinstance(reply, RedisReplied)
+
+
+def _int(value: bytes | None) -> int:
+    """Return a number of Redis'; 0 where there is none, or something that somebody wrote by hand."""
+    return int(value) if value is not None and value.isdigit() else 0
 
 
 async def totals(link: Commands) -> Totals:
