@@ -16,6 +16,7 @@ from innkeeper.close_codes import (
     NOT_READY,
     REFUSAL_HEADER,
     RESTARTING,
+    TOO_MANY_HANDSHAKES,
     UNAVAILABLE,
     CloseCode,
 )
@@ -24,6 +25,7 @@ from innkeeper_edge.admission import Admission, Admitted
 from innkeeper_edge.auth import FORBIDDEN, Grant
 from innkeeper_edge.client_file import ClientFile
 from innkeeper_edge.edge import Edge, Kind
+from innkeeper_edge.gate import Gate
 from innkeeper_edge.guarded_socket import GuardedSocket, install
 from innkeeper_edge.handshake import Rejection, rejected
 from innkeeper_edge.member import Member
@@ -60,6 +62,7 @@ class Site:
         self._page = page
         self._page_file = page_file
         self._admission = Admission(edge.limits, edge.loop.time)
+        self._gate = Gate()
 
     def make_app(self) -> web.Application:
         """Return the application with all routes."""
@@ -107,6 +110,8 @@ class Site:
             return refused.response()
         if not handshake.wants_socket(request):
             return await self._request(request)
+        if not await self._gate.turn():
+            return rejected(TOO_MANY_HANDSHAKES).response()
         entered = await self._enter(request)
         if isinstance(entered, web.Response):
             return entered

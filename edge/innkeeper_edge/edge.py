@@ -159,6 +159,7 @@ class Edge:
         """
         feed = self.hold(address)
         member.register(feed)
+        self.thrift.made()
         try:
             incarnation = ""
             while incarnation != self.incarnation:  # declared dead meanwhile: once more under the new one
@@ -172,7 +173,6 @@ class Edge:
             self._withdraw(feed, member)
             raise
         member.pushed = True
-        self.thrift.count()
         self.meters.joins += 1
         self.ingress.add(feed, member.join_event(member.grant.user), member)
         return feed
@@ -198,8 +198,7 @@ class Edge:
     def take(self, feed: Feed, member: Member, kind: str, data: bytes) -> None:
         """Queue a message of a socket; ``kind`` is text or binary.
 
-        A member that was not let in, or whose incarnation was declared dead, has nothing to say any more: its socket
-        was closed, but where its client had gone just before, what was received is still being read.
+        Whoever was not let in, or whose incarnation was declared dead, has nothing to say, though it is still read.
         """
         if not member.pushed:
             return
@@ -219,6 +218,7 @@ class Edge:
     def _withdraw(self, feed: Feed, member: Member) -> None:
         member.left = True
         member.unregister(feed)
+        self.thrift.dropped()
         self.release(feed)
 
     def retire(self, feed: Feed) -> None:

@@ -23,22 +23,41 @@ class Thrift:
 
     A thousand joins or a thousand rooms gone to sleep leave free blocks that the C library keeps; with glibc they go
     back to the system (a few ms, so only when ``settle`` finds that the burst has ended). Elsewhere nothing happens.
+
+    What lives on is taken out of the garbage collector's sight: a look at 5,000 sockets took 250 ms, in which nobody
+    was served, and found nothing. It is looked through when as many have gone as live.
     """
 
     def __init__(self) -> None:
         self._count = 0
         self._settled_count = 0
+        self._live_count = 0
+        self._dropped_count = 0
 
-    def count(self) -> None:
-        """Note one thing made or dropped."""
+    def made(self) -> None:
+        """Note one thing made."""
         self._count += 1
+        self._live_count += 1
+
+    def dropped(self) -> None:
+        """Note one thing dropped."""
+        self._count += 1
+        self._live_count -= 1
+        self._dropped_count += 1
 
     def settle(self) -> None:
         """Call it regularly: gives memory back after at least 200 things, in a call that finds no new ones."""
         burst_ended = self._count >= _BURST_COUNT and self._count == self._settled_count
         self._settled_count = self._count
-        if burst_ended:
-            self._count = self._settled_count = 0
+        if not burst_ended:
+            return
+        self._count = self._settled_count = 0
+        if self._dropped_count >= max(_BURST_COUNT, self._live_count):
+            self._dropped_count = 0
+            gc.unfreeze()
             gc.collect()
-            if _trim is not None:
-                _trim(0)
+        else:
+            gc.collect(1)
+        gc.freeze()
+        if _trim is not None:
+            _trim(0)

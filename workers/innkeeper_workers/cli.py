@@ -98,6 +98,7 @@ async def serve(
         beside = (
             pulse.beat_forever,
             pulse.watch_forever,
+            pulse.watch_edges_forever,
             pulse.renew_forever,
             sweep.sweep_forever,
             OutboxSweep(fleet, pulse).sweep_forever,

@@ -315,6 +315,7 @@ class Fleet:
     # --- owning ---------------------------------------------------------------------------------------------------
     def _own(self, owner: Owner) -> None:
         self.owners[owner.address] = owner
+        self.thrift.made()
         self._by_bell[owner.keys.bell.encode()] = owner
         owner.task = asyncio.create_task(owner.run(), name=f"room {owner.address}")
         owner.task.add_done_callback(lambda task: self._ended(owner, task))
@@ -331,7 +332,7 @@ class Fleet:
         """A room's task is over: released, lost, dropped or failed."""
         replaced = self.owners.get(owner.address) is not owner
         self._forget(owner)
-        self.thrift.count()
+        self.thrift.dropped()
         error = None if task.cancelled() else task.exception()
         if isinstance(error, MemoryError):
             log.critical("room %s: out of memory, this worker ends", owner.address)

@@ -25,6 +25,11 @@ if TYPE_CHECKING:
 log = logging.getLogger("innkeeper.worker")
 
 _ROOMS_AT_ONCE = 200
+_REAPS_AT_ONCE = 20
+_OTHERS_FOLLOW_MS = 1_000
+_REAP_PAUSE_S = 0.03
+_REAP_WITHIN_S = 1.5
+_SLEEPS_AT_ONCE = 25
 _ANNOUNCE_EVERY_LOOKS = 8
 _EAR_LOOKS = 3
 
@@ -59,6 +64,7 @@ class Pulse:
         self._past = ""  # the incarnation before, until its list of rooms is deleted
         self._clocks = {keys.WORKERS: _Clock(), keys.EDGES: _Clock()}
         self._looks = 0
+        self._is_first_by_name = True  # the first of the registry by name, whose duty dead edges are
         self._deaf = ""  # the neighbour whose rooms were woken already
         self._refused_count = 0
 
@@ -79,8 +85,14 @@ class Pulse:
             if self._clocks[keys.WORKERS].now_ms:
                 await self._safely(self._watch_workers)
                 await self._safely(self._watch_neighbour)
-                await self._safely(self._watch_edges)
             await asyncio.sleep(fleet.times.heartbeat_ms / 1000)
+
+    async def watch_edges_forever(self) -> None:
+        """The same for edges, apart from that: the leaves of a dead one's members are spread over a while."""
+        while True:
+            if self._clocks[keys.WORKERS].now_ms:
+                await self._safely(self._watch_edges)
+            await asyncio.sleep(self._fleet.times.heartbeat_ms / 1000)
 
     async def _safely(self, duty: Callable[[], Awaitable[None]]) -> None:
         try:
@@ -96,9 +108,10 @@ class Pulse:
         while True:
             lanes = by_lane(fleet.link, list(fleet.owners.values()), lambda owner: owner.keys.lock)
             await asyncio.gather(*map(self._renew, lanes))
-            for owner in list(fleet.owners.values()):
-                if owner.is_idle and not owner.leaving:
-                    owner.leave("idle")
+            idle = [owner for owner in fleet.owners.values() if owner.is_idle and not owner.leaving]
+            # Hundreds at once, as after a storm, would keep the others waiting.
+            for owner in idle[: max(_SLEEPS_AT_ONCE, len(idle) // 10)]:
+                owner.leave("idle")
             fleet.thrift.settle()
             await asyncio.sleep(fleet.times.renew_ms / 1000)
 
@@ -209,6 +222,7 @@ class Pulse:
         """
         fleet = self._fleet
         workers = sorted(name.decode() for name in await fleet.link.call("ZRANGE", keys.WORKERS, 0, -1))
+        self._is_first_by_name = workers[:1] == [fleet.incarnation]
         if len(workers) == 1 or fleet.incarnation not in workers:
             return
         neighbour = workers[(workers.index(fleet.incarnation) + 1) % len(workers)]
@@ -242,30 +256,40 @@ class Pulse:
         # A heartbeat of nobody tells the time where the edges' registry is: another node's clock may differ.
         answer = await fleet.link.send((functions.heartbeat(keys.EDGES, incarnation="-", first=False),))
         self._clocks[keys.EDGES].read(functions.read_heartbeat(answer[0])[1], fleet.times.heartbeat_dead_ms)
-        for edge in await self._silent(keys.EDGES, fleet.times.edge_dead_ms):
-            rooms = await self._rooms_of(keys.edge_rooms(edge))
-            log.info("edge %s is silent, its members leave %d room(s)", edge, len(rooms))
-            for piece in self._pieces(rooms):
-                replies = await fleet.link.send([functions.reap_edge(room_keys(room), edge=edge) for room in piece])
-                wanting = []
-                for room, reply in zip(piece, replies, strict=True):
-                    if isinstance(reply, RedisReplied):
-                        log.warning("room %s: edge %s not reaped: %s", room, edge, reply)
-                        continue
-                    _, lock, receivers = functions.read_reaped(reply)
-                    if not lock or not receivers:
-                        wanting.append(room)
-                await fleet.wake(wanting)
-            await fleet.link.send((("ZREM", keys.EDGES, edge), ("DEL", keys.edge_rooms(edge))))
+        # One worker is enough; should it be about to die, the others follow.
+        patience_ms = 0 if self._is_first_by_name else _OTHERS_FOLLOW_MS
+        edges = await self._silent(keys.EDGES, fleet.times.edge_dead_ms + patience_ms)
+        await asyncio.gather(*map(self._reap, edges))
+
+    async def _reap(self, edge: str) -> None:
+        """Have a dead edge's members leave, a few rooms at a time: their owners have other rooms to look after."""
+        fleet = self._fleet
+        rooms = await self._rooms_of(keys.edge_rooms(edge))
+        log.info("edge %s is silent, its members leave %d room(s)", edge, len(rooms))
+        pieces = self._pieces(rooms, _REAPS_AT_ONCE)
+        for n, piece in enumerate(pieces):
+            if n:
+                await asyncio.sleep(min(_REAP_PAUSE_S, _REAP_WITHIN_S / len(pieces)))
+            replies = await fleet.link.send([functions.reap_edge(room_keys(room), edge=edge) for room in piece])
+            wanting = []
+            for room, reply in zip(piece, replies, strict=True):
+                if isinstance(reply, RedisReplied):
+                    log.warning("room %s: edge %s not reaped: %s", room, edge, reply)
+                    continue
+                _, lock, receivers = functions.read_reaped(reply)
+                if not lock or not receivers:
+                    wanting.append(room)
+            await fleet.wake(wanting)
+        await fleet.link.send((("ZREM", keys.EDGES, edge), ("DEL", keys.edge_rooms(edge))))
 
     def is_steady(self, for_ms: int) -> bool:
         """Return whether this worker and Redis have been in touch without a break for that long."""
         return self._clocks[keys.WORKERS].is_steady(for_ms)
 
-    def _pieces(self, rooms: list[Address]) -> list[list[Address]]:
+    def _pieces(self, rooms: list[Address], size: int = _ROOMS_AT_ONCE) -> list[list[Address]]:
         """Return rooms in pieces for one call each; a piece is on one server."""
         lanes = by_lane(self._fleet.link, rooms, lambda room: room_keys(room).sessions)
-        return [lane[at : at + _ROOMS_AT_ONCE] for lane in lanes for at in range(0, len(lane), _ROOMS_AT_ONCE)]
+        return [lane[at : at + size] for lane in lanes for at in range(0, len(lane), size)]
 
     async def _silent(self, registry: str, for_ms: int) -> list[str]:
         clock = self._clocks[registry]

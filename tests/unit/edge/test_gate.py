@@ -1,0 +1,65 @@
+"""Handshakes that come at once are let through a few at a time, in order; who comes alone does not wait."""
+
+import asyncio
+
+import pytest
+
+from innkeeper_edge import gate as gates
+from innkeeper_edge.gate import Gate
+
+
+def _passes_at_once(gate: Gate) -> bool:
+    turn = gate.turn()
+    try:
+        turn.send(None)
+    except StopIteration as answer:
+        return bool(answer.value)
+    turn.close()
+    return False
+
+
+async def test_who_comes_alone_does_not_wait() -> None:
+    """Nor do a few together; the next wait until a moment has passed."""
+    gate = Gate()
+    assert [_passes_at_once(gate) for _ in range(6)] == [True] * 4 + [False] * 2
+    await asyncio.sleep(0.05)
+    assert _passes_at_once(gate)
+
+
+async def test_many_take_turns() -> None:
+    """A hundred at once take twenty-five rounds, in the order in which they came."""
+    gate, passed = Gate(), list[int]()
+    loop = asyncio.get_running_loop()
+
+    async def one(number: int) -> None:
+        assert await gate.turn()
+        passed.append(number)
+
+    began_s = loop.time()
+    await asyncio.gather(*(one(number) for number in range(100)))
+    assert passed == list(range(100))
+    assert loop.time() - began_s >= 24 * 0.005
+
+
+async def test_who_gives_up_is_passed_over() -> None:
+    """Its place goes to the next."""
+    gate, passed = Gate(), list[int]()
+
+    async def one(number: int) -> None:
+        await gate.turn()
+        passed.append(number)
+
+    tasks = [asyncio.create_task(one(number)) for number in range(20)]
+    await asyncio.sleep(0)
+    for task in tasks[4:12]:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    assert passed == [*range(4), *range(12, 20)]
+
+
+async def test_too_many_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """At once, so that their clients come again later; those that wait have their turns."""
+    monkeypatch.setattr(gates, "_MOST_WAITING", 10)
+    gate = Gate()
+    answers = await asyncio.gather(*(gate.turn() for _ in range(20)))
+    assert answers == [True] * 14 + [False] * 6
