@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from innkeeper_edge.edge import Edge, Kind
 
 _BODY_S: Final = 30.0
+_READ_S: Final = 30.0
 _NO_REQUESTS: Final = Rejection(404, "no_requests", "rooms of this kind take no requests")
 
 
@@ -46,7 +47,7 @@ async def serve(  # noqa: PLR0917 - all that is known of it
     if answer is None:
         return _error(504, "no_answer", "the room did not answer in time; it may have handled the request")
     if isinstance(answer, bytes):
-        return _response(Response.decode(answer))
+        return await _sent(request, _response(Response.decode(answer)))
     return _error(503, "unavailable", answer.reason, (("Retry-After", "1"),))
 
 
@@ -91,6 +92,18 @@ def _response(answer: Response) -> web.Response:
     if answer.content_type:
         headers["Content-Type"] = answer.content_type
     return web.Response(status=answer.status, body=answer.body, headers=headers)
+
+
+async def _sent(request: web.Request, response: web.Response) -> web.Response:
+    """Send an answer; whoever has not read it in time is cut off, as it would be kept for as long."""
+    try:
+        async with asyncio.timeout(_READ_S):
+            await response.prepare(request)
+            await response.write_eof()
+    except TimeoutError:
+        if request.transport is not None:
+            request.transport.abort()
+    return response
 
 
 def _error(status: int, error: str, message: str, headers: tuple[tuple[str, str], ...] = ()) -> web.Response:
