@@ -176,10 +176,17 @@ class App {
   }
 
   #asked(dialog) {
-    dialog.returnValue = "no";
     dialog.showModal();
+    const form = dialog.querySelector("form");
     return new Promise((resolve) => {
-      dialog.addEventListener("close", () => resolve(dialog.returnValue === "yes"), { once: true });
+      // Not by "close": that comes later, maybe after the next question.
+      const answered = (event) => {
+        form.removeEventListener("submit", answered);
+        dialog.removeEventListener("cancel", answered);
+        resolve(event.submitter?.value === "yes");
+      };
+      form.addEventListener("submit", answered);
+      dialog.addEventListener("cancel", answered);
     });
   }
 
