@@ -21,6 +21,7 @@ from harness.simulation.sockets import Client
 from innkeeper.address import Address, parse_address
 from innkeeper.close_codes import UNAVAILABLE
 from innkeeper.keys import COUNTERS, DEATHS, EDGES, KINDS, LOAD, WORKERS, room_index, room_keys, timer_index, wake_queue
+from innkeeper.load import FRESH_MS, read_loads
 
 _SHOWN_WITHIN_S = 3.0  # two looks of the edge's sweep, and some
 _INDEXES = (wake_queue(""), room_index(""), timer_index(""))
@@ -159,6 +160,14 @@ class Judge:
             if not (violation.kind is Kind.WRONG_LEAVE and violation.text.split(" ")[0] in silent):
                 yield f"{violation.kind}: {violation.text}"
 
+    def _loads(self, haunted: set[str]) -> Iterator[str]:
+        """Say whose load still stands there; a row that came late says nothing, and goes after a minute."""
+        now_ms = int(self.redis.ask("TIME")[0]) * 1000
+        flat = self.redis.ask("HGETALL", LOAD)
+        for worker, load in read_loads(dict(zip(flat[::2], flat[1::2], strict=True))).items():
+            if worker not in haunted and now_ms - load.at_ms < FRESH_MS:
+                yield f"the row {worker} of {LOAD} is still there"
+
     def leftovers(self) -> Iterator[str]:
         """Say what is still there after all processes have ended in good order."""
         # What a dead process's command makes, long after its death, nobody looks for: a set of few bytes.
@@ -175,10 +184,7 @@ class Judge:
                 if name.endswith((":lock", ":members")):
                     yield f"{name} is still there"
             elif name == LOAD:
-                rows = self.redis.ask("HKEYS", LOAD)
-                yield from (
-                    f"the row {row.decode()} of {name} is still there" for row in rows if row.decode() not in haunted
-                )
+                yield from self._loads(haunted)
             # Rooms handed over wait; deaths are remembered for a minute, counters for ever.
             elif name not in {KINDS, DEATHS, COUNTERS} and not name.startswith(_INDEXES):
                 yield f"{name} is still there"
