@@ -32,6 +32,11 @@ class Process:
         self.due: deque[asyncio.Handle] = deque()
         self._fuse: tuple[int, Callable[[], object]] | None = None
 
+    @property
+    def is_ended(self) -> bool:
+        """Whether it has come to its own end."""
+        return False
+
     def light_fuse(self, steps: int, action: Callable[[], object]) -> None:
         """Call something before the process takes that many further steps; a step ends where all tasks await."""
         self._fuse = (steps, action)

@@ -27,7 +27,7 @@ class Network:
 
     Attributes:
         bitten: What faults did, and how often.
-        haunting: Killed processes whose commands were held up, and carried out when others may have buried them.
+        haunting: Processes that are gone, whose commands were held up, and carried out when others had buried them.
     """
 
     def __init__(
@@ -136,7 +136,7 @@ class Wire:
 
     def let_go(self) -> None:
         """Deliver what was held up."""
-        if self._held["up"] and not self.process.is_alive:
+        if self._held["up"] and (not self.process.is_alive or self.process.is_ended):
             self.network.haunting.add(self.process)
         for way, held in self._held.items():
             self._held[way] = []
