@@ -234,8 +234,12 @@ class Member:
     # --- back-pressure towards the socket -------------------------------------------------------------------------
     def took(self, size_bytes: int) -> None:
         """Count a message taken from the socket."""
-        if not self.taken_count and self._edge is not None:
-            self._edge.talkers.append(self)
+        edge = self._edge
+        if edge is not None:
+            if not self.taken_count:
+                edge.talkers.append(self)
+            elif self.taken_count >= edge.rates.most_count:
+                edge.rates.hold(self)
         self.taken_count += 1
         self.taken_bytes += size_bytes
         self.waiting_count += 1

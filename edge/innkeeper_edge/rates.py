@@ -6,6 +6,7 @@ a while, so that TCP slows its client down; one that stays over it is closed.
 
 import asyncio
 import logging
+import math
 from typing import TYPE_CHECKING, Final
 
 from innkeeper.close_codes import SLOW_READER, TOO_FAST
@@ -67,9 +68,14 @@ def _left(left: float, rate: int, passed_s: float, said: int) -> float:
 
 
 class Rates:
-    """The meters of those who talk fast, and the look at those who read slowly."""
+    """The meters of those who talk fast, and the look at those who read slowly.
+
+    Attributes:
+        most_count: Messages one socket may say between two judgements; who says more is held until the next.
+    """
 
     def __init__(self, edge: "Edge", limits: Limits) -> None:
+        self.most_count = limits.message_rate * BURST_S or math.inf
         self.throttled_count = 0
         self.shed_count = 0
         self.stalled_count = 0
@@ -140,6 +146,11 @@ class Rates:
             member.throttle()
         if meter not in meters:
             self._throttled[member] = (*meters, meter)
+
+    def hold(self, member: "Member") -> None:
+        """Read nothing more of a socket until it is judged."""
+        self._throttled.setdefault(member, ())
+        member.throttle()
 
     def _let_go(self, now_s: float) -> None:
         for user_id, meter in list(self._users.items()):

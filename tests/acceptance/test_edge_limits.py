@@ -128,7 +128,7 @@ async def test_a_flood_is_slowed_down_then_closed(house: House) -> None:
     await asyncio.gather(sending, return_exceptions=True)
     heard = [i for _, name, i in quiet.numbered() if name == "flood"]
     assert heard == list(range(len(heard)))
-    assert len(heard) < 10_000
+    assert 500 <= len(heard) < 1_250  # ten seconds of its rate, and once more before it was judged
     await quiet.close()
 
 

@@ -20,7 +20,9 @@ from innkeeper_edge.auth import Grant, Patterns
 from innkeeper_edge.edge import Kind
 from innkeeper_edge.fanout import Fanout
 from innkeeper_edge.guarded_socket import GuardedSocket
+from innkeeper_edge.limits import Limits
 from innkeeper_edge.member import Member
+from innkeeper_edge.rates import Rates
 from innkeeper_edge.session_member import SessionMember
 from innkeeper_edge.sessions import Sessions
 from innkeeper_edge.subprotocol import Hello
@@ -37,6 +39,7 @@ class FakeRoom:
         self.edge = self.ingress = self.link = self
         self.loop = asyncio.get_running_loop()
         self.talkers: list[Any] = []
+        self.rates = Rates(cast("Any", self), Limits())
         self.chain = None
         self.kinds = {"hall": Kind("json", 60, 10)}
         self.ready = asyncio.Event()

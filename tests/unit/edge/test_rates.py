@@ -130,6 +130,26 @@ async def test_a_burst_is_free_and_then_costs(house: House) -> None:
     assert member.meter is None  # who is quiet again costs nothing
 
 
+async def test_a_flood_is_held_before_it_is_judged(house: House) -> None:
+    """However fast the machine, no more than ten seconds' worth is taken between two judgements."""
+    member = house.join()
+    house.say(member, 1_000)
+    assert not member.is_overfull
+    house.say(member, 1)
+    assert member.is_overfull
+    assert house.rates.throttled_count == 0  # nobody has judged yet
+    house.pass_s(0.25)
+    assert house.rates.throttled_count == 1
+
+
+async def test_without_a_rate_nobody_is_held() -> None:
+    """0 is no limit."""
+    house = House(Limits(message_rate=0, byte_rate=0, user_message_rate=0))
+    member = house.join()
+    house.say(member, 100_000)
+    assert not member.is_overfull
+
+
 async def test_bytes_count_as_well_as_messages(house: House) -> None:
     """Few large messages are as much as many small ones."""
     member = house.join()

@@ -19,6 +19,8 @@ from innkeeper.meters import EdgeMeters
 from innkeeper_edge import sessions as sessions_module
 from innkeeper_edge.chain import Chain
 from innkeeper_edge.guarded_socket import GuardedSocket
+from innkeeper_edge.limits import Limits
+from innkeeper_edge.rates import Rates
 from innkeeper_edge.session_member import SessionMember, Stage
 from innkeeper_edge.sessions import Sessions
 from innkeeper_edge.subprotocol import Hello
@@ -62,6 +64,7 @@ class FakeFeed:
         self.meters = EdgeMeters()
         self.loop = asyncio.get_running_loop()
         self.talkers: list[Any] = []
+        self.rates = Rates(cast("Any", self), Limits())
         self.chain: Chain | None = None
         self.queue: list[PushEvent] = []
         self.tasks: list[asyncio.Task[None]] = []

@@ -9,7 +9,9 @@ import pytest
 from innkeeper.close_codes import INVALID_UTF8, CloseCode
 from innkeeper_edge.guard import FrameGuard, FrameReader
 from innkeeper_edge.guarded_socket import GuardedSocket
+from innkeeper_edge.limits import Limits
 from innkeeper_edge.member import PENDING_COUNT, Member
+from innkeeper_edge.rates import Rates
 
 MASK = b"\x01\x80\xfe\x7f"
 
@@ -142,6 +144,7 @@ class FakeEdge:
     def __init__(self) -> None:
         self.loop = asyncio.get_running_loop()
         self.talkers: list[Any] = []
+        self.rates = Rates(cast("Any", self), Limits())
         self.said: list[tuple[str, bytes]] = []
 
     def take(self, feed: object, member: Member, kind: str, data: bytes) -> None:
