@@ -25,6 +25,7 @@ log = logging.getLogger("innkeeper.edge")
 _AT_EVERY = 256  # a client is told where it stands when so many outputs were not for it: so its last id stays known
 _LOOK_EVERY = 64
 _CLOSED = b"closed"
+_MOST_QUIET = 1_024
 _PART_S = 2.0  # how long a socket that the room closes waits to hear what became of what it had said
 
 
@@ -44,6 +45,7 @@ class Sessions:
         self._pending: deque[tuple[int, SessionMember, int]] = deque()  # accepted messages: iseq, sender, number
         self._unlooked_count = 0
         self._parting: dict[int, tuple[SessionMember, Parting]] = {}  # by join: whom the room closes or moves
+        self._quiet: set[StreamId] = set()  # known outputs after which there were only marks: who saw one saw all
 
     def __iter__(self) -> Iterator[SessionMember]:
         return iter([member for members in self.sockets.values() for member in members])
@@ -136,6 +138,7 @@ class Sessions:
     def deliver(self, previous: StreamId, mark: int, outputs: "list[Output]") -> None:
         """Show outputs of one mark, which follow the one at ``previous``; each socket gets one write."""
         if not self.sockets:
+            self._quiet.clear()
             return
         touched: dict[SessionMember, None] = {}
         run: list[bytes] = []
@@ -162,6 +165,7 @@ class Sessions:
 
     def _show_run(self, run: list[bytes], position: StreamId, touched: dict[SessionMember, None]) -> None:
         if run:
+            self._end_quiet()
             frames = b"".join(run)
             meters, sockets = self._feed.edge.meters, len(self.live)
             meters.messages_out += len(run) * sockets
@@ -183,7 +187,9 @@ class Sessions:
         verb, _, rest = header.partition(b" ")
         if verb in (b"join", b"resync") and rest.count(b" ") > 1:
             self._marked(verb, rest.split(b" "), position, previous, touched)
-        elif verb == b"refuse" and b" " in rest:
+            return
+        self._end_quiet()
+        if verb == b"refuse" and b" " in rest:
             name, generation = rest.split(b" ")
             for member in list(self.sockets.get(name.decode(), ())):
                 if member.generation <= int(generation):
@@ -224,50 +230,62 @@ class Sessions:
                 if verb == b"join" and member.stage is Stage.JOINING:
                     self._let_in(member, join)
                     if words[3:]:
-                        self._catch_up(member, "resumed", position, previous)
+                        self._note_quiet(previous)
+                        self._catch_up(member, "resumed", position)
+                        self._note_quiet(position)
                     else:
                         member.go_live("hello", Replay(position, [], None), 0)
                         touched[member] = None
                     return
                 if verb == b"resync" and member.stage is Stage.CUT:
                     self._let_in(member, join)
-                    self._catch_up(member, "resync", position, position)
+                    self._catch_up(member, "resync", position)
                     return
 
     def _let_in(self, member: SessionMember, join: int) -> None:
         member.join = join
         self.live[join] = member
 
-    def _catch_up(self, member: SessionMember, word: str, position: StreamId, previous: StreamId) -> None:
+    def _note_quiet(self, position: StreamId) -> None:
+        if len(self._quiet) >= _MOST_QUIET:
+            self._end_quiet()
+        if position[0]:
+            self._quiet.add(position)
+
+    def _end_quiet(self) -> None:
+        if self._quiet:
+            self._quiet = set()  # another one: whoever reads the outlog for the old one finds nothing for this
+
+    def _catch_up(self, member: SessionMember, word: str, position: StreamId) -> None:
         visit = member.enter(Stage.CATCHING_UP)
         if member.last is None and word == "resumed":
             word = "hello"
-        self._feed.edge.spawn(self._catch_up_from(member, visit, word, position, previous))
+        self._feed.edge.spawn(self._catch_up_from(member, visit, word, position, self._quiet))
 
     async def _catch_up_from(
-        self, member: SessionMember, visit: int, word: str, position: StreamId, previous: StreamId
+        self, member: SessionMember, visit: int, word: str, position: StreamId, quiet: set[StreamId]
     ) -> None:
         """Read what a socket has missed up to its mark, and what of its messages was accepted; then it is live."""
-        reading = await self._read_missed(member, visit, position, with_outlog=word != "resync")
+        missed: Replay | None = Replay(position, [], None)
+        is_needed = word != "resync"
+        if is_needed and member.last is not None and member.last < position and member.last in quiet:
+            missed, is_needed = Replay(member.last, [], None), False
+        reading = await self._read_missed(member, visit, position, with_outlog=is_needed)
         if reading is None:
             return
         (iseq, stored), entries = reading
         if stored is None or _CLOSED in stored:
             member.end(SESSION_OVER)
             return
-        missed: Replay | None = Replay(position, [], None)
-        if word != "resync":
+        if is_needed:
             try:
                 missed = subprotocol.replay(
                     entries, last=member.last, mark=position, join=member.join, connection=member.id
                 )
+                quiet.update(subprotocol.quiet_end(entries))
             except Exception:
                 log.exception("room %s: what a session missed cannot be read", self._feed.address)
                 missed = None
-            if missed is None and previous[0] and member.last == previous:
-                missed = Replay(
-                    previous, [], None
-                )  # nothing was missed; the outlog of a sleeping room may have expired
         if missed is None:
             log.info("room %s: what a session missed is not in the outlog, it resyncs", self._feed.address)
             self._ask_resync(member)
@@ -310,6 +328,7 @@ class Sessions:
         self._let_go(at_once=True)
         self._pending.clear()
         self._cursor = 0
+        self._end_quiet()
         self.live.clear()
         for member in self:
             if member.stage is Stage.JOINING:

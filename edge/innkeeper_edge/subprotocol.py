@@ -5,7 +5,7 @@ Pure: no I/O, no clock. A session's id is a hash of its secret and its user: Red
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Final, NamedTuple
 
 import orjson
@@ -190,3 +190,11 @@ def replay(
             assert frame is not None  # noqa: S101 - these verbs show something
             frames.append((position, frame))
     return Replay(ids[start], frames, None)
+
+
+def quiet_end(entries: Sequence[tuple[bytes, Sequence[bytes]]]) -> Iterator[StreamId]:
+    """Yield the ids of the outlog's last entries that are followed by marks alone, the newest first."""
+    for entry_id, fields in reversed(entries):
+        yield parse_id(entry_id)
+        if not read_outlog_entry(fields)[0].startswith((b"join ", b"resync ")):
+            return

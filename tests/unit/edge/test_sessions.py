@@ -336,6 +336,29 @@ async def test_a_resume(feed: FakeFeed) -> None:
     assert member.leave_event().kind == "leave"
 
 
+async def test_who_missed_nothing_reads_no_outlog(feed: FakeFeed) -> None:
+    """What one session has read says of the others whether they saw all: marks are not seen. Any output ends that."""
+    outlog: list[Output] = [(b"text *", b"0"), (b"text *", b"1"), (b"join 1 c-a 1", b"")]
+
+    async def commands_of(last: int, *meanwhile: Output) -> int:
+        name, at = f"c-{len(outlog)}", len(outlog)
+        member = feed.socket(last=(last, 7), generation=2, name=name)
+        outlog.append((f"join {at} {name} 2 back".encode(), b""))
+        feed.replies = [[[b"25", b"4 2 up 9"], entries(*outlog[last:], first=last)]]
+        feed.sessions.deliver((at - 1, 7), 7, outlog[at:])
+        feed.sessions.deliver((at, 7), 7, [*meanwhile])
+        outlog.extend(meanwhile)
+        await feed.settled()
+        assert written(member)[0]["resumed"]["at"] == f"{last}-7"
+        return len(feed.asked[-1])
+
+    assert [await commands_of(last) for last in (2, 1, 1, 2, 3)] == [1, 2, 1, 1, 1]
+    assert await commands_of(1, (b"text -1", b"x")) == 1
+    assert [await commands_of(last) for last in (1, 9, 9, 1)] == [2, 1, 1, 2]
+    assert await commands_of(0, (b"text -1", b"x")) == 2
+    assert await commands_of(9) == 2  # what was read for the one before ended with that
+
+
 async def test_numbers_after_a_resume(feed: FakeFeed) -> None:
     """They go on after what was accepted."""
     member = feed.socket(last=(9, 7), generation=2)
