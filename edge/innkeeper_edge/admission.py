@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("innkeeper.edge")
 
-_HANDSHAKE_BURST_S = 2
+_HANDSHAKE_BURST_S = 5
 _FORWARDED = "X-Forwarded-For"
 _IPV6_HOST_BITS = 64
 

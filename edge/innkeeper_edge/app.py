@@ -62,7 +62,7 @@ class Site:
         self._page = page
         self._page_file = page_file
         self._admission = Admission(edge.limits, edge.loop.time)
-        self._gate = Gate()
+        self._gate = Gate(edge.thrift)
 
     def make_app(self) -> web.Application:
         """Return the application with all routes."""

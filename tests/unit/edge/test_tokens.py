@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
 from innkeeper.address import Address
+from innkeeper.memory import Thrift
 from innkeeper_edge.app import Site
 from innkeeper_edge.auth import Grant
 from innkeeper_edge.auth.errors import AuthInvalid
@@ -183,7 +184,7 @@ UPGRADE = {
 async def test_an_attack_ends_before_the_upgrade(attack: str) -> None:
     """Sockets and requests get 401 from an edge that has no Redis, no rooms and no kinds to ask."""
     edge: Any = SimpleNamespace(
-        authenticator=JwtAuthenticator(settings()), limits=Limits(), loop=asyncio.get_running_loop()
+        authenticator=JwtAuthenticator(settings()), limits=Limits(), thrift=Thrift(), loop=asyncio.get_running_loop()
     )
     for more in (UPGRADE, {}):
         asked = request(Authorization=f"Bearer {ATTACKS[attack]()}", **more)
