@@ -20,13 +20,13 @@ if TYPE_CHECKING:
 log = logging.getLogger("innkeeper.edge")
 
 JOIN_S = 10.0
-SWEEP_PIECE = 500
+_AT_ONCE = 50  # rooms: what has to be said meanwhile shall not wait for milliseconds
 _PONG_WITHIN_S = 10.0
 _SWEEP_S = 0.9
 
 
 class Sweep:
-    """Looks at all rooms and sockets of an edge about once a second."""
+    """Looks at all rooms and sockets of an edge about once a second, a few at a time."""
 
     def __init__(self, edge: "Edge") -> None:
         self._edge = edge
@@ -35,25 +35,28 @@ class Sweep:
         """Look about once a second; an unreachable Redis only pauses it."""
         edge = self._edge
         while True:
-            await asyncio.sleep(_SWEEP_S)
-            self._sweep_members()
             edge.thrift.settle()
-            feeds = [feed for feed in edge.feeds.values() if feed.chain is not None]
-            lanes = by_lane(edge.link, feeds, lambda feed: feed.keys.meta)
-            await asyncio.gather(*(self._sweep_lane(lane) for lane in lanes))
+            feeds = [*edge.feeds.values()]
+            pieces = [feeds[at : at + _AT_ONCE] for at in range(0, len(feeds), _AT_ONCE)] or [feeds]
+            for piece in pieces:
+                began_s = edge.loop.time()
+                self._sweep_members(piece)
+                placed = [feed for feed in piece if feed.chain is not None and edge.feeds.get(feed.address) is feed]
+                lanes = by_lane(edge.link, placed, lambda feed: feed.keys.meta)
+                await asyncio.gather(*(self._sweep_lane(lane) for lane in lanes))
+                took_s = edge.loop.time() - began_s
+                await asyncio.sleep(max(_SWEEP_S / len(pieces) - took_s, took_s))  # at most half of its time
 
     async def _sweep_lane(self, feeds: "list[Feed]") -> None:
-        for at in range(0, len(feeds), SWEEP_PIECE):
-            try:
-                await self._sweep(feeds[at : at + SWEEP_PIECE])
-            except (RedisUnavailable, RedisReplied) as error:
-                log.debug("sweep: %s", error)
-            await asyncio.sleep(0)
+        try:
+            await self._sweep(feeds)
+        except (RedisUnavailable, RedisReplied) as error:
+            log.debug("sweep: %s", error)
 
-    def _sweep_members(self) -> None:
+    def _sweep_members(self, feeds: "list[Feed]") -> None:
         """Close who was not joined in time or is silent; ask the quiet for a sign of life."""
         now_s, unix_s = self._edge.loop.time(), time.time()
-        for feed in self._edge.feeds.values():
+        for feed in feeds:
             for member in feed.sockets():
                 if not member.join and now_s - member.entered_at_s > JOIN_S:
                     log.info("room %s: a join was not committed in %.0f s", feed.address, JOIN_S)
