@@ -27,8 +27,9 @@ class Voice:
         self.client = client
         self.sent_at_s: list[float] = []
 
-    async def speak(self, rate_hz: float) -> None:
-        """Speak until cancelled."""
+    async def speak(self, rate_hz: float, *, part: float = 0.0) -> None:
+        """Speak until cancelled, the first time after a part of the time between two messages."""
+        await asyncio.sleep(part / rate_hz)
         next_s = time.monotonic()
         while True:
             self.sent_at_s.append(time.monotonic())
@@ -70,7 +71,8 @@ async def talking(house: House, *, edge: int, rooms: int, rate_hz: float) -> Asy
     voices = [Voice(await house.join(f"ledger/talk{n}", edge=edge)) for n in range(rooms)]
     for voice in voices:
         await voice.client.expect(lambda f: "welcome" in f, "its welcome")
-    tasks = [asyncio.create_task(voice.speak(rate_hz)) for voice in voices]
+    # In turns: all at once they would ask only every 1 / rate_hz whether the house is quick.
+    tasks = [asyncio.create_task(voice.speak(rate_hz, part=n / rooms)) for n, voice in enumerate(voices)]
     try:
         yield talk
     finally:
