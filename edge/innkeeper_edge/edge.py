@@ -26,7 +26,7 @@ from innkeeper_edge.ingress import Ingress
 from innkeeper_edge.limits import DEFAULT_LIMITS, Limits
 from innkeeper_edge.member import Member
 from innkeeper_edge.rates import Rates
-from innkeeper_edge.sweep import Sweep
+from innkeeper_edge.sweep import AT_ONCE, Sweep
 
 if TYPE_CHECKING:
     from innkeeper_edge.traces import EdgeTraces
@@ -35,7 +35,6 @@ log = logging.getLogger("innkeeper.edge")
 
 _KINDS_EVERY_BEATS = 4
 _DEFAULT_BACKLOG_COUNT = 10_000
-_REAP_PIECE = 500
 
 
 class Kind(NamedTuple):
@@ -354,8 +353,8 @@ class Edge:
 
     async def _reap_oneself(self, incarnation: str, addresses: list[Address]) -> None:
         """Let the old incarnation's members leave, also in rooms that it entered after the reaper had looked."""
-        for at in range(0, len(addresses), _REAP_PIECE):
-            acts = [functions.reap_edge(room_keys(room), edge=incarnation) for room in addresses[at : at + _REAP_PIECE]]
+        for at in range(0, len(addresses), AT_ONCE):
+            acts = [functions.reap_edge(room_keys(room), edge=incarnation) for room in addresses[at : at + AT_ONCE]]
             while True:
                 try:
                     await self.link.send(acts)

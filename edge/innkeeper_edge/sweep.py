@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("innkeeper.edge")
 
 JOIN_S = 10.0
-_AT_ONCE = 50  # rooms: what has to be said meanwhile shall not wait for milliseconds
+AT_ONCE = 50  # rooms: what has to be said meanwhile shall not wait for milliseconds
 _PONG_WITHIN_S = 10.0
 _SWEEP_S = 0.9
 
@@ -37,7 +37,7 @@ class Sweep:
         while True:
             edge.thrift.settle()
             feeds = [*edge.feeds.values()]
-            pieces = [feeds[at : at + _AT_ONCE] for at in range(0, len(feeds), _AT_ONCE)] or [feeds]
+            pieces = [feeds[at : at + AT_ONCE] for at in range(0, len(feeds), AT_ONCE)] or [feeds]
             for piece in pieces:
                 began_s = edge.loop.time()
                 self._sweep_members(piece)
