@@ -354,12 +354,12 @@ class Edge:
     async def _reap_oneself(self, incarnation: str, addresses: list[Address]) -> None:
         """Let the old incarnation's members leave, also in rooms that it entered after the reaper had looked."""
         for at in range(0, len(addresses), AT_ONCE):
-            acts = [functions.reap_edge(room_keys(room), edge=incarnation) for room in addresses[at : at + AT_ONCE]]
+            piece = addresses[at : at + AT_ONCE]
             while True:
                 try:
-                    await self.link.send(acts)
+                    await self.link.send([functions.reap_edge(room_keys(room), edge=incarnation) for room in piece])
                 except RedisUnavailable as error:
-                    log.warning("edge %s: %d room(s) not left yet: %s", incarnation, len(acts), error)
+                    log.warning("edge %s: %d room(s) not left yet: %s", incarnation, len(piece), error)
                     await asyncio.sleep(0.5)
                 else:
                     break
