@@ -6,6 +6,7 @@ import random
 import re
 import socket
 import time
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -147,7 +148,7 @@ async def test_a_thousand_slow_requests_are_gone_in_ten_seconds(tmp_path: Path) 
     assert p99_s <= 1
 
 
-IN_60 = frame(TEXT, fin=False) + frame(CONTINUATION, fin=False) * 58 + frame(CONTINUATION)
+DEFLATED = zlib.compress(b"x" * 60_000_000, wbits=-15)
 FLOODS: dict[str, tuple[bytes, set[int]]] = {
     "pings": (frame(PING, b"x" * 50) * 20_000, {4529}),
     "fragments": (frame(TEXT, fin=False) + frame(CONTINUATION, fin=False) * 200_000, {1008}),
@@ -156,6 +157,7 @@ FLOODS: dict[str, tuple[bytes, set[int]]] = {
         (frame(TEXT, fin=False) + frame(CONTINUATION, fin=False) * 58 + frame(CONTINUATION)) * 3_000,
         {0},
     ),
+    "a deflated bomb": (frame(TEXT, DEFLATED, rsv=4), {1002}),  # 58 kB of 60 MB; nobody has offered to inflate
 }
 
 
@@ -179,7 +181,7 @@ async def test_floods_stall_nobody(tmp_path: Path, stream: bytes, codes: set[int
     median_ms, worst_ms = delays[len(delays) // 2] * 1000, delays[-1] * 1000
     print(f"\nflood: closed {code}, {len(delays)} echoes, median {median_ms:.1f} ms, worst {worst_ms:.1f} ms")
     assert code in codes
-    assert worst_ms <= 250  # the loop, Redis, the worker and this test share two cores
+    assert worst_ms <= 100  # the loop, Redis, the worker and this test share two cores
     assert median_ms <= 50
 
 
