@@ -1,9 +1,9 @@
-"""The edge's HTTP side: the sockets of rooms, health, and the page to play with."""
+"""The edge's HTTP side: what becomes of a request, and the sockets of rooms."""
 
 import asyncio
 import contextlib
 import logging
-from importlib import resources
+from collections.abc import Awaitable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,12 +23,12 @@ from innkeeper.close_codes import (
 from innkeeper_edge import handshake, requests
 from innkeeper_edge.admission import Admission, Admitted
 from innkeeper_edge.auth import FORBIDDEN, Grant
-from innkeeper_edge.client_file import ClientFile
 from innkeeper_edge.edge import Edge, Kind
 from innkeeper_edge.gate import Gate
 from innkeeper_edge.guarded_socket import GuardedSocket, install
 from innkeeper_edge.handshake import Rejection, rejected
 from innkeeper_edge.member import Member
+from innkeeper_edge.pages import Pages
 from innkeeper_edge.session_member import SessionMember
 from innkeeper_edge.subprotocol import HELLO_S, RAW, V1, Hello, frame_bytes, read_hello
 from innkeeper_edge.sweep import JOIN_S
@@ -49,9 +49,8 @@ class Site:
     Args:
         edge: What the sockets hang on.
         origins: Origins allowed beside the edge's own host.
-        page: Whether ``/`` shows the page to play with.
-        page_file: A page of the user's to show there instead; files in a folder of its name beside it are served under
-            ``/files/``, and the page to play with is at ``/play``.
+        page: See :class:`~innkeeper_edge.pages.Pages`.
+        page_file: See there.
     """
 
     def __init__(
@@ -59,62 +58,25 @@ class Site:
     ) -> None:
         self._edge = edge
         self._origins = origins
-        self._page = page
-        self._page_file = page_file
+        self._pages = Pages(edge, page=page, page_file=page_file)
         self._admission = Admission(edge.limits, edge.loop.time)
         self._gate = Gate(edge.thrift)
 
-    def make_app(self) -> web.Application:
-        """Return the application with all routes."""
-        app = web.Application()
-        app.on_response_prepare.append(self._count_refusal)
-        app.router.add_route("*", handshake.ROOM_ROUTE, self.room)
-        app.router.add_get("/healthz", self.health)
-        app.router.add_get("/innkeeper.js", ClientFile().answer)
-        if self._page:
-            app.router.add_get("/play" if self._page_file else "/", self.page)
-            app.router.add_get("/kinds.json", self.kinds)
-        if self._page_file:
-            app.router.add_get("/", self.own_page)
-            files = self._page_file.with_suffix("")
-            if files.is_dir():
-                app.router.add_static("/files/", files)
-        return app
+    def answer(self, request: web.BaseRequest) -> Awaitable[web.StreamResponse]:
+        """Answer any request. This is no coroutine: what waits below a socket takes memory for as long as it lives."""
+        return self.room(request) if handshake.is_for_rooms(request) else self._pages.answer(request)
 
-    async def _count_refusal(self, request: web.Request, response: web.StreamResponse) -> None:  # noqa: ARG002 - aiohttp's signature
-        if why := response.headers.get(REFUSAL_HEADER):
-            self._edge.meters.reject(why.partition(":")[0])
-
-    async def health(self, request: web.Request) -> web.Response:  # noqa: ARG002 - aiohttp's signature
-        """Answer 200 once Redis was reached and the kinds are known, else 503."""
-        ready = self._edge.ready.is_set() and not self._edge.draining
-        return web.json_response({"ready": ready, "edge": self._edge.incarnation}, status=200 if ready else 503)
-
-    async def page(self, request: web.Request) -> web.Response:  # noqa: ARG002 - aiohttp's signature
-        """Show the page to play with."""
-        text = (resources.files("innkeeper_edge") / "page.html").read_text(encoding="utf-8")
-        return web.Response(text=text, content_type="text/html")
-
-    async def own_page(self, request: web.Request) -> web.StreamResponse:  # noqa: ARG002 - aiohttp's signature
-        """Show the user's page, as it is saved now."""
-        assert self._page_file is not None  # noqa: S101 - there is no route without one
-        return web.FileResponse(self._page_file, headers={"Cache-Control": "no-cache"})
-
-    async def kinds(self, request: web.Request) -> web.Response:  # noqa: ARG002 - aiohttp's signature
-        """Tell the page which kinds of rooms there are."""
-        return web.json_response({name: {"codec": kind.codec} for name, kind in self._edge.kinds.items()})
-
-    async def room(self, request: web.Request) -> web.StreamResponse:
+    async def room(self, request: web.BaseRequest) -> web.StreamResponse:
         """Turn a request into a socket of its room, or have the room answer it; refused before Redis is touched."""
         if (refused := self._admission.knock()) is not None:
-            return refused.response()
+            return self._counted(refused.response())
         if not handshake.wants_socket(request):
-            return await self._request(request)
+            return self._counted(await self._request(request))
         if not await self._gate.turn():
-            return rejected(TOO_MANY_HANDSHAKES).response()
+            return self._counted(rejected(TOO_MANY_HANDSHAKES).response())
         entered = await self._enter(request)
         if isinstance(entered, web.Response):
-            return entered
+            return self._counted(entered)
         # All that stays here stays as long as the socket, as does each coroutine below.
         admitted, address, (socket, guarded, member) = entered
         del entered
@@ -126,11 +88,18 @@ class Site:
                 await guarded.wait_closed()
         return socket
 
-    async def _enter(self, request: web.Request) -> tuple[Admitted, Address, _Opened] | web.Response:
+    def _counted(self, response: web.Response) -> web.Response:
+        if why := response.headers.get(REFUSAL_HEADER):
+            self._edge.meters.reject(why.partition(":")[0])
+        return response
+
+    async def _enter(self, request: web.BaseRequest) -> tuple[Admitted, Address, _Opened] | web.Response:
         """Turn a request into a socket that has its place here, or answer it."""
         address = handshake.room_address(request)
         if isinstance(address, Rejection):
             return address.response()
+        if (feed := self._edge.feeds.get(address)) is not None:
+            address = feed.address  # one for all sockets of the room: this one stays as long as the socket
         found = handshake.check_handshake(request) or await self._admit(request, address)
         if isinstance(found, Rejection):
             return found.response()
@@ -146,7 +115,7 @@ class Site:
             place.pop_all()  # who gets it gives it back
             return admitted, address, opened
 
-    async def _open(self, request: web.Request, kind: Kind, grant: Grant) -> _Opened | web.Response:
+    async def _open(self, request: web.BaseRequest, kind: Kind, grant: Grant) -> _Opened | web.Response:
         """Turn a request into a socket, and hear who it is; without a member it only has to end."""
         is_session = handshake.offers(request, V1)
         protocols = (V1,) if is_session else (RAW,) if handshake.offers(request, RAW) else ()
@@ -177,7 +146,7 @@ class Site:
         member.grant = grant
         return socket, guarded, member
 
-    async def _request(self, request: web.Request) -> web.Response:
+    async def _request(self, request: web.BaseRequest) -> web.Response:
         """Have a room answer plain HTTP."""
         target = handshake.request_target(request)
         if isinstance(target, Rejection):
@@ -189,7 +158,7 @@ class Site:
         kind, grant = admitted
         return await requests.serve(self._edge, address, kind, path, grant.user, request)
 
-    async def _admit(self, request: web.Request, address: Address) -> tuple[Kind, Grant] | Rejection:
+    async def _admit(self, request: web.BaseRequest, address: Address) -> tuple[Kind, Grant] | Rejection:
         """Return what a request may have of a room; who may not enter does not hear whether there is such a kind."""
         refused = handshake.check_origin(request, self._origins)
         grant = refused or await self._edge.authenticator.grant(request)

@@ -140,14 +140,15 @@ async def serve(
     edge = Edge(where, times, durability, limits, authenticator, traces=traces)
     describe(lambda _room: {"incarnation": edge.incarnation})
     shown = Listener(ops, EdgeSource(edge))
-    runner = web.AppRunner(
-        make_site(edge).make_app(),
-        access_log=None,
-        logger=hide_secrets(),
-        keepalive_timeout=limits.head_s,
+    runner = web.ServerRunner(
+        web.Server(
+            make_site(edge).answer,
+            access_log=None,
+            logger=hide_secrets(),
+            keepalive_timeout=limits.head_s,
+            auto_decompress=False,
+        ),
         shutdown_timeout=_DRAIN_S,
-        handle_signals=False,
-        auto_decompress=False,
     )
     await runner.setup()
     try:
@@ -179,7 +180,7 @@ async def serve(
     return 0
 
 
-async def _listen(runner: web.AppRunner, listener: web.TCPSite, where: str) -> int:
+async def _listen(runner: web.ServerRunner, listener: web.TCPSite, where: str) -> int:
     """Start to listen; return the port.
 
     Raises:

@@ -13,7 +13,7 @@ class ClientFile:
         self._body = (resources.files("innkeeper_edge") / "innkeeper.js").read_bytes()
         self._etag = hashlib.sha256(self._body).hexdigest()[:16]
 
-    async def answer(self, request: web.Request) -> web.Response:
+    async def answer(self, request: web.BaseRequest) -> web.Response:
         """Return the file, or 304 where the caller has it. Every page may load it: it holds nothing secret."""
         known = {tag.value for tag in request.if_none_match or ()}
         response = (

@@ -1,13 +1,8 @@
 """What must hold before a request may become a socket: its target, its handshake and its origin.
 
-aiohttp decodes the path before it routes and takes many handshakes RFC 6455 forbids, so all three are judged here on
-what stood on the wire. Register the handler of rooms as a catch-all, or the router answers first and on decoded text::
-
-    app.router.add_route("*", ROOM_ROUTE, handler)
-
-``/{name}`` patterns would match ``%2e%2e`` and ``a%20b`` decoded, and never match a name with a line break in it;
-:data:`ROOM_ROUTE` matches all of them, so that one check decides. ``add_get`` would also take HEAD. Spaces, control
-characters and bytes above 127 in the target are refused by aiohttp's parser with its own 400.
+aiohttp's router matches decoded text and takes many handshakes RFC 6455 forbids, so all three are judged here on what
+stood on the wire, and :func:`is_for_rooms` takes the router's place. Spaces, control characters and bytes above 127 in
+the target are refused by aiohttp's parser with its own 400.
 """
 
 import re
@@ -18,9 +13,6 @@ from aiohttp import HttpVersion11, web
 
 from innkeeper.address import Address, InvalidAddress, check_address
 from innkeeper.close_codes import REFUSAL_HEADER, Refusal
-
-ROOM_ROUTE: Final = r"/parties{tail:[\s\S]*}"
-"""The route of every room, for ``add_route("*", ...)``."""
 
 _TARGET = re.compile(r"/parties/([^/?#]*)/([^/?#]*)(/[^?#]*)?(?:\?[^#]*)?")
 # 16 bytes are 22 characters, and of the last one only 2 bits count: the others must be zero.
@@ -61,6 +53,11 @@ def rejected(refusal: Refusal) -> Rejection:
 
 
 _NO_ROOM: Final = Rejection(404, "invalid_room", "a room is at /parties/{kind}/{name}")
+
+
+def is_for_rooms(request: web.BaseRequest) -> bool:
+    """Return whether a request is for a room, well or badly."""
+    return request.rel_url.raw_path.startswith("/parties")
 
 
 def room_address(request: web.BaseRequest) -> Address | Rejection:

@@ -19,11 +19,12 @@ if TYPE_CHECKING:
 
 _BODY_S: Final = 30.0
 _READ_S: Final = 30.0
+_CONTINUE: Final = "100-continue"
 _NO_REQUESTS: Final = Rejection(404, "no_requests", "rooms of this kind take no requests")
 
 
 async def serve(  # noqa: PLR0917 - all that is known of it
-    edge: "Edge", address: "Address", kind: "Kind", path: str, user: "User", request: web.Request
+    edge: "Edge", address: "Address", kind: "Kind", path: str, user: "User", request: web.BaseRequest
 ) -> web.Response:
     """Return a room's answer to a request, or why there is none."""
     if kind.request_s is None:
@@ -51,13 +52,19 @@ async def serve(  # noqa: PLR0917 - all that is known of it
     return _error(503, "unavailable", answer.reason, (("Retry-After", "1"),))
 
 
-async def _body(request: web.Request, limit_bytes: int) -> bytes | Rejection:
+async def _body(request: web.BaseRequest, limit_bytes: int) -> bytes | Rejection:
     """Read the body up to the limit; whoever sends more, or takes too long, is cut off."""
     too_large = Rejection(413, "body_too_large", f"a body of at most {limit_bytes} bytes")
     if (request.content_length or 0) > limit_bytes:
         return too_large
+    expected = request.headers.get("Expect", "")
+    if expected and expected.lower() != _CONTINUE:
+        return Rejection(417, "expectation_failed", f"of expectations only {_CONTINUE} is met")
     pieces, size = [], 0
     try:
+        if expected:
+            await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            request.writer.output_size = 0  # it is not of the answer
         async with asyncio.timeout(_BODY_S):
             async for piece in request.content.iter_any():
                 size += len(piece)
@@ -69,7 +76,7 @@ async def _body(request: web.Request, limit_bytes: int) -> bytes | Rejection:
     return b"".join(pieces)
 
 
-def _headers(request: web.Request, hidden: tuple[str, ...]) -> dict[str, str]:
+def _headers(request: web.BaseRequest, hidden: tuple[str, ...]) -> dict[str, str]:
     """Return the headers but for those of the connection; bytes that are not UTF-8 count as Latin-1."""
     dropped = {*HOP_HEADERS, *hidden}
     for value in request.headers.getall("Connection", ()):
@@ -94,7 +101,7 @@ def _response(answer: Response) -> web.Response:
     return web.Response(status=answer.status, body=answer.body, headers=headers)
 
 
-async def _sent(request: web.Request, response: web.Response) -> web.Response:
+async def _sent(request: web.BaseRequest, response: web.Response) -> web.Response:
     """Send an answer; whoever has not read it in time is cut off, as it would be kept for as long."""
     try:
         async with asyncio.timeout(_READ_S):

@@ -12,7 +12,6 @@ from harness.rawsocket import BINARY, CONTINUATION, PING, TEXT, RawSocket, conne
 from innkeeper.address import Address
 from innkeeper_edge.app import Site
 from innkeeper_edge.guarded_socket import install
-from innkeeper_edge.handshake import ROOM_ROUTE
 from innkeeper_edge.limits import DEFAULT_LIMITS
 from innkeeper_edge.member import Member
 
@@ -72,7 +71,7 @@ class Running:
         self._site = Site(cast("Any", self.edge))
         self.port = 0
 
-    async def join(self, request: web.Request) -> web.StreamResponse:
+    async def join(self, request: web.BaseRequest) -> web.StreamResponse:
         """Do what Site.room does with an accepted request."""
         response = web.WebSocketResponse(
             compress=False, max_msg_size=LIMIT_BYTES + 1, decode_text=False, autoping=False
@@ -94,9 +93,7 @@ def seeded(request: pytest.FixtureRequest) -> random.Random:
 async def served(draw: random.Random) -> AsyncIterator[Running]:
     """Serve on a free port."""
     running = Running(draw)
-    app = web.Application()
-    app.router.add_route("*", ROOM_ROUTE, running.join)
-    runner = web.AppRunner(app, access_log=None)
+    runner = web.ServerRunner(web.Server(running.join, access_log=None))
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     running.port = runner.addresses[0][1]

@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
 from innkeeper.address import Address
 from innkeeper.memory import Thrift
+from innkeeper.meters import EdgeMeters
 from innkeeper_edge.app import Site
 from innkeeper_edge.auth import Grant
 from innkeeper_edge.auth.errors import AuthInvalid
@@ -184,11 +185,16 @@ UPGRADE = {
 async def test_an_attack_ends_before_the_upgrade(attack: str) -> None:
     """Sockets and requests get 401 from an edge that has no Redis, no rooms and no kinds to ask."""
     edge: Any = SimpleNamespace(
-        authenticator=JwtAuthenticator(settings()), limits=Limits(), thrift=Thrift(), loop=asyncio.get_running_loop()
+        authenticator=JwtAuthenticator(settings()),
+        limits=Limits(),
+        thrift=Thrift(),
+        feeds={},
+        meters=EdgeMeters(),
+        loop=asyncio.get_running_loop(),
     )
     for more in (UPGRADE, {}):
         asked = request(Authorization=f"Bearer {ATTACKS[attack]()}", **more)
-        answer = await Site(edge).room(cast("web.Request", asked))
+        answer = await Site(edge).room(asked)
         assert (answer.status, answer.headers["WWW-Authenticate"]) == (401, "Bearer")
 
 
