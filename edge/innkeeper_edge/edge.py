@@ -234,7 +234,7 @@ class Edge:
         while True:
             try:
                 await self.link.call("SADD", keys.edge_rooms(self.incarnation), str(address))
-            except RedisUnavailable:
+            except (RedisUnavailable, RedisReplied):  # away, or its memory is full: a join has its deadline
                 await asyncio.sleep(0.05)
             else:
                 return
