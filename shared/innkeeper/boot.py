@@ -87,7 +87,8 @@ async def check_redis(
         shown: The URL without its password, for messages.
         durability: What Redis must be set up for.
         role: What the login must be allowed to do; None leaves that to be found out.
-        quiet: Refuse what cannot work, but warn of nothing: for commands that run once.
+        quiet: Refuse what cannot work, but judge no settings: for commands that run once, such as those that look
+            what is wrong.
 
     Raises:
         RedisUnusable: Nobody answers there, it is on another machine and asks for no password, the version is too old,
@@ -111,7 +112,7 @@ async def check_redis(
     link = open_link(first, timeout_s=_CONNECT_S, name="boot check")
     try:
         for primary in link.primaries():
-            await _check_server(primary, shown)
+            await _check_server(primary, shown, is_role=not quiet)
             if role is not None:
                 await check_rights(primary, role, shown)
             if not quiet:
@@ -138,7 +139,7 @@ def _in_words(error: Exception) -> str:
     )
 
 
-async def _check_server(link: Link, shown: str) -> None:
+async def _check_server(link: Link, shown: str, *, is_role: bool) -> None:
     info, memory, policy, coverage = await _ask_when_ready(link, shown)
     if isinstance(policy, RedisReplied) and isinstance(memory, bytes):
         found = re.search(rb"^maxmemory_policy:(\S+)", memory, re.MULTILINE)
@@ -149,6 +150,8 @@ async def _check_server(link: Link, shown: str) -> None:
         raise RedisUnusable(f"Redis at {shown} does not tell its version: {info}")
     else:
         check_version(info.decode(), shown)
+    if not is_role:
+        return
     if isinstance(policy, RedisReplied):
         log.warning("Redis at %s does not show its eviction policy (%s): make sure it is noeviction", shown, policy)
     elif policy and policy[1] != b"noeviction":

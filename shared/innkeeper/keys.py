@@ -70,6 +70,11 @@ def timer_index(shard: int | str) -> str:
     return f"inn:timers:{shard}"
 
 
+def dead_index(shard: int | str) -> str:
+    """Return one shard of the index of rooms that have put events aside: written before the commit that does so."""
+    return f"inn:dead:{shard}"
+
+
 def outbox_index(shard: int | str) -> str:
     """Return one shard of the index of rooms that owe something to others: written before the commit that owes it."""
     return f"inn:outboxes:{shard}"

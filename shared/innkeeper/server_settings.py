@@ -12,7 +12,7 @@ log = logging.getLogger("innkeeper")
 # What Innkeeper publishes at once stays below this (commit.lua, push.lua); tests hold the acts to it.
 PUBLISHED_BYTES = 16_384
 _UNCOPIED = ("min-string-size-avoid-copy-reply", "min-string-size-avoid-copy-reply-threaded")
-_SETTINGS = ("save", "appendfsync", "client-output-buffer-limit", *_UNCOPIED)
+SETTINGS = ("save", "appendfsync", "client-output-buffer-limit", *_UNCOPIED)
 
 
 async def warn_of_settings(link: Link, shown: str) -> None:
@@ -25,7 +25,7 @@ async def warn_of_settings(link: Link, shown: str) -> None:
     Raises:
         RedisUnavailable: No answer.
     """
-    info, flat = await link.send((("INFO", "persistence"), ("CONFIG", "GET", *_SETTINGS)))
+    info, flat = await link.send((("INFO", "persistence"), ("CONFIG", "GET", *SETTINGS)))
     for reply, what in ((info, "whether it keeps data on disk"), (flat, "its configuration")):
         if isinstance(reply, RedisReplied):
             log.warning(

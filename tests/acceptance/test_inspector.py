@@ -303,12 +303,12 @@ async def test_what_somebody_has_spoiled_is_shown(house: House, operator: Browse
     for key in room:
         await house.redis.set(key, "nonsense")
     shown = await operator.shows("room", room="desk/spoiled")
-    assert "WRONGTYPE" in shown["trouble"]
+    assert "no worker can serve it: inn:{desk/spoiled}:" in shown["trouble"]
     assert shown["lock"] == "nonsense"
 
     async def listed() -> Any:
         answer = await operator.shows("rooms", search="spoiled", stuck="1")
-        return answer["rooms"] and "WRONGTYPE" in answer["rooms"][0]["trouble"]
+        return answer["rooms"] and "no worker can serve it" in answer["rooms"][0]["trouble"]
 
     await until(listed, "the list says so, and goes on showing the others")
     await house.redis.delete(*room)

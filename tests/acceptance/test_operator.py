@@ -9,6 +9,7 @@ from typing import Any
 import orjson
 import pytest
 import pytest_asyncio
+import redis.asyncio
 from click.testing import CliRunner
 
 from harness.acl import Users
@@ -204,7 +205,7 @@ async def test_stuck_rooms_say_why(house: House) -> None:
         await house.redis.hdel(keys.KINDS, "lost")
     assert "a handler is slow or waits" in found["desk/slow"]
     assert "it does not start: OSError: the disk is full" in found["faulty/x"]
-    assert "is a worker there that serves 'lost'?" in found["lost/x"] or "nobody was woken" in found["lost/x"]
+    assert "no living worker serves 'lost'" in found["lost/x"]
     text = await run(house, "doctor", code=1)
     assert "desk/slow: " in text
 
@@ -216,7 +217,7 @@ async def _stuck(house: House, wanted: set[str]) -> dict[str, str]:
 
 async def test_doctor_finds_and_mends(house: House) -> None:
     """A ghost, a stale index entry, a room that somebody else owns, a room that nobody was woken for."""
-    lost = Address("nokind", "asleep")
+    lost = Address("desk", "forgotten")
     at = room_keys(lost)
     member = {"join": 1, "edge": "e-gone", "session": "", "user": ["", "casper"], "state": None}
     ghost = room_keys(Address("desk", "haunted"))
@@ -239,16 +240,71 @@ async def test_doctor_finds_and_mends(house: House) -> None:
     assert "1 member(s) of edge e-gone" in seen["desk/haunted"]["what"]
     assert "no room" in seen[keys.room_index(3)]["what"]
     assert f"is owned by {owner}" in seen[keys.worker_rooms(worker if owner == other else other)]["what"]
-    assert "have no owner, and nobody was woken" in seen["nokind/asleep"]["what"]
+    assert "have no owner, and nobody was woken" in seen["desk/forgotten"]["what"]
     assert not any(each["done"] for each in seen.values())
 
     done = {each["where"]: each["done"] for each in await ask(house, "doctor", "--fix", code=1)}
     assert done["desk/haunted"] == "their leaves are on the way"
-    assert done["nokind/asleep"] == "woken"
+    assert done["desk/forgotten"] == "woken"
     await until(lambda: _is_empty(house, ghost.members), "the ghost has left")
     again = {each["where"] for each in await ask(house, "doctor", code=1)}
     assert not again & {"desk/haunted", keys.room_index(3), keys.worker_rooms(worker), keys.worker_rooms(other)}
-    await house.redis.delete(at.inbox, at.sessions)
+
+
+async def test_doctor_says_what_no_hand_mends(house: House) -> None:
+    """Rooms under whose keys something else lies, a kind that nobody serves, events put aside by a room at rest."""
+    await house.redis.set("inn:{desk/typed}:state", "nonsense")
+    await house.redis.hset("inn:{desk/typed}:sessions", "#", "1")
+    await house.redis.hset("inn:{desk/worded}:meta", "cursor", "abc")
+    await house.redis.hset("inn:{desk/worded}:sessions", "#", "1")
+    await house.redis.hset("inn:{nokind/x}:sessions", "#", "1")
+    await house.redis.hset("inn:{desk/odd}:members", "c-1", "no json")
+    await house.redis.set(keys.wake_queue("lost"), "nonsense")
+    await house.redis.hset(keys.COUNTERS, "odd", "many")
+    await house.redis.hset(keys.KINDS, "lost", b'{"codec":"json","message_bytes":100,"backlog_count":10,"grace_s":0}')
+    await house.redis.xadd("inn:{desk/rest}:dead", {"type": "text", "error": "boom"})
+    await house.redis.zadd(keys.dead_index(shard_of(Address("desk", "rest"))), {"desk/rest": 1})
+    for name in ("typed", "worded", "odd"):
+        room = Address("desk", name)
+        await house.redis.zadd(keys.room_index(shard_of(room)), {str(room): time.time() * 1000 + 9e6})
+    await house.redis.zadd(keys.room_index(shard_of(Address("nokind", "x"))), {"nokind/x": time.time() * 1000 + 9e6})
+    try:
+        found = await ask(house, "doctor", "--fix", code=1)
+        seen = {each["where"]: each["what"] for each in found}
+        assert "no worker can serve it: inn:{desk/typed}:state is a string, not a hash" in seen["desk/typed"]
+        assert "no worker can serve it: cursor in inn:{desk/worded}:meta is 'abc', no number" in seen["desk/worded"]
+        assert "no living worker serves 'nokind'" in seen["nokind/x"]
+        assert "its member 'c-1' is no row of Innkeeper's" in seen["desk/odd"]
+        assert "something else under this key" in seen[keys.wake_queue("lost")]
+        assert "no living worker serves it" in seen["kind lost"]
+        assert "1 event(s) put aside" in seen["desk/rest"]
+        assert not any(each["done"] for each in found if each["where"] in {"desk/typed", "desk/worded", "nokind/x"})
+        assert {each["room"]: each["events"] for each in await ask(house, "dead", "list")}["desk/rest"] == 1
+        await run(house, "top", "--once")
+        (entry,) = await ask(house, "dead", "list", "desk/rest")
+        await run(house, "dead", "drop", "desk/rest", entry["entry"])
+        assert "desk/rest" not in {each["room"] for each in await ask(house, "dead", "list")}
+    finally:
+        await house.redis.hdel(keys.KINDS, "lost")
+        await house.redis.hdel(keys.COUNTERS, "odd")
+        await house.redis.delete(
+            keys.wake_queue("lost"), "inn:{desk/typed}:state", "inn:{desk/typed}:sessions", "inn:{desk/worded}:meta",
+            "inn:{desk/worded}:sessions", "inn:{nokind/x}:sessions", "inn:{desk/odd}:members", "inn:{desk/rest}:dead",
+        )  # fmt: skip
+
+
+async def test_doctor_looks_though_the_policy_is_wrong(own_valkey: Valkey) -> None:
+    """What no edge and no worker would start on is what it is there to find."""
+    async with redis.asyncio.from_url(own_valkey.url, protocol=2) as server:
+        await server.config_set("maxmemory-policy", "allkeys-lru")
+        code, text = await asyncio.to_thread(_invoke, own_valkey.url, "doctor")
+        assert (code, "maxmemory-policy allkeys-lru" in text) == (1, True)
+        await server.config_set("maxmemory-policy", "noeviction")
+        await server.config_set("maxmemory", int((await server.info("memory"))["used_memory"]))
+        _, text = await asyncio.to_thread(_invoke, own_valkey.url, "doctor")
+        assert "nobody joins and nothing is accepted" in " ".join(text.split())
+        await server.config_set("maxmemory", 0)
+        await server.config_set("maxmemory-policy", "noeviction")
 
 
 async def _is_empty(house: House, key: str) -> bool:

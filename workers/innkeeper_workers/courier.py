@@ -10,6 +10,7 @@ import orjson
 from innkeeper import keys
 from innkeeper.address import Address, InvalidAddress, parse_address
 from innkeeper.errors import RedisReplied, RedisUnavailable
+from innkeeper.functions.dead import note_dead
 from innkeeper.functions.posts import OUTBOX_LOOK_MS, Posted, PostEvent, note_outbox, post, read_posted
 from innkeeper.keys import room_keys
 from innkeeper.turn import TURN_EVENTS, TURN_IN_BYTES
@@ -75,15 +76,18 @@ class Courier:
         """How many entries of the outbox it has read and not yet delivered."""
         return self._kept_count
 
-    async def note(self) -> None:
-        """See that the index names the room before a commit that adds to its outbox.
+    async def note(self, *, owes: bool, buries: bool) -> None:
+        """See that the indexes name the room before a commit that adds to its outbox, or puts events aside.
 
-        One note counts for the commits of the next seconds: nothing falls out of the index before its time has come.
+        One note of an outbox counts for the commits of the next seconds: nothing falls out of that index before its
+        time has come.
         """
-        loop = self._owner.fleet.loop
-        if loop.time() >= self._noted_until_s:
-            until_s = loop.time() + OUTBOX_LOOK_MS / 2000
-            await ask(self._owner.fleet, self._owner.address, note_outbox(self._owner.address))
+        fleet, address = self._owner.fleet, self._owner.address
+        if buries:
+            await ask(fleet, address, note_dead(address, now_ms=fleet.redis_time_ms))
+        if owes and fleet.loop.time() >= self._noted_until_s:
+            until_s = fleet.loop.time() + OUTBOX_LOOK_MS / 2000
+            await ask(fleet, address, note_outbox(address))
             self._noted_until_s = until_s
 
     def owes(self) -> None:

@@ -329,17 +329,17 @@ class Owner:
             self._is_destroyed, self.leaving = True, "handover"
         if self.suspicion.marked_iseq and turn.consumed:
             self.suspicion.committed(turn.consumed[-1])
-        timers, owes = self._alarm.changes(turn), bool(turn.outbox)
+        timers, owes, buries = self._alarm.changes(turn), bool(turn.outbox), bool(turn.dead)
         turn.clear()
-        return self._confirm(command, sent_at_s, timers, owes=owes, extend=extend)
+        return self._confirm(command, sent_at_s, timers, owes=owes, buries=buries, extend=extend)
 
     async def _confirm(
-        self, command: Command, sent_at_s: float, timers: Changes | None, *, owes: bool, extend: bool
+        self, command: Command, sent_at_s: float, timers: Changes | None, *, owes: bool, buries: bool, extend: bool
     ) -> None:
         if timers is not None:
             await self._alarm.before(timers)
-        if owes:
-            await self.courier.note()
+        if owes or buries:
+            await self.courier.note(owes=owes, buries=buries)
         committed = functions.read_committed(await self._ask(command, self.fleet.commit_link))
         if not isinstance(committed, Committed):
             self.fleet.meters.refused_commits += 1

@@ -2,12 +2,19 @@
 
 from typing import NamedTuple
 
+from innkeeper.address import Address
 from innkeeper.channel import Command, Reply
 from innkeeper.errors import RedisReplied
+from innkeeper.functions import shard_of
 from innkeeper.functions.library import HASH
-from innkeeper.keys import RoomKeys
+from innkeeper.keys import RoomKeys, dead_index
 
 RETRY = f"inn_retry_{HASH}"
+
+
+def note_dead(address: Address, *, now_ms: int) -> Command:
+    """Build the note that a room is about to put events aside: answered before the commit that does so."""
+    return ("ZADD", dead_index(shard_of(address)), now_ms, str(address))
 
 
 class Retried(NamedTuple):

@@ -10,7 +10,8 @@ from innkeeper import keys
 from innkeeper.address import Address, parse_address
 from innkeeper.errors import InnkeeperError
 from innkeeper.load import Load, read_loads
-from innkeeper.operator.survey import ProcessRow, RoomRow, addresses, ask, kinds, processes, rows, trouble
+from innkeeper.operator.reasons import house, reasons
+from innkeeper.operator.survey import ProcessRow, RoomRow, addresses, ask, counters, kinds, processes, rows
 from innkeeper.topology import Commands
 
 log = logging.getLogger("innkeeper.inspector")
@@ -146,10 +147,10 @@ class Board:
 
     async def look_at(self, rooms: Sequence[Address]) -> list[Seen]:
         """Return some rooms as they are now."""
-        alive = {worker.name for worker in await processes(self._link, keys.WORKERS) if not worker.is_silent}
         found = await rows(self._link, rooms)
+        texts = await reasons(self._link, found, await house(self._link))
         now_s = self._loop.time()
-        return [Seen(row, trouble(row, alive), self._rate(row, now_s)) for row in found]
+        return [Seen(row, why, self._rate(row, now_s)) for row, why in zip(found, texts, strict=True)]
 
     def _rate(self, row: RoomRow, now_s: float) -> float:
         at_s, accepted, rate = self._readings.get(row.room, (now_s, row.accepted, _NO_RATE))
@@ -184,8 +185,7 @@ class Board:
 
     async def counters(self) -> dict[str, int]:
         """Return what went wrong, by name, since the counters were made."""
-        (flat,) = await ask(self._link, [("HGETALL", keys.COUNTERS)])
-        return {name.decode(): int(count) for name, count in zip(flat[::2], flat[1::2], strict=True)}
+        return await counters(self._link)
 
     async def kinds(self) -> list[str]:
         """Return the kinds of rooms that a worker ever served."""

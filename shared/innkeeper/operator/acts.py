@@ -8,6 +8,7 @@ import orjson
 from innkeeper import keys
 from innkeeper.address import Address
 from innkeeper.close_codes import KICKED
+from innkeeper.functions import shard_of
 from innkeeper.functions.dead import Retried, read_retried, retry
 from innkeeper.keys import room_keys
 from innkeeper.outside import Innkeeper
@@ -69,4 +70,6 @@ async def retry_dead(link: Commands, room: Address, entry: str) -> Retried:
 async def drop_dead(link: Commands, room: Address, entries: list[str]) -> int:
     """Delete dead events; return how many there were."""
     dropped: int = await link.call("XDEL", room_keys(room).dead, *entries)
+    if not await link.call("XLEN", room_keys(room).dead):
+        await link.call("ZREM", keys.dead_index(shard_of(room)), str(room))
     return dropped

@@ -8,9 +8,10 @@ import click
 from innkeeper import keys
 from innkeeper.address import Address
 from innkeeper.operator.detail import RoomDetail, detail
-from innkeeper.operator.doctor import Finding, examine
+from innkeeper.operator.doctor import NOT_MENDED, Finding, examine, mended
+from innkeeper.operator.reasons import house, reasons
 from innkeeper.operator.running import ROOM, OperatorFailed, operator_options, with_link
-from innkeeper.operator.survey import ProcessRow, RoomRow, Totals, addresses, processes, rows, totals, trouble
+from innkeeper.operator.survey import ProcessRow, RoomRow, Totals, addresses, processes, rows, totals
 from innkeeper.operator.tables import safe, show_facts, show_json, show_table
 from innkeeper.topology import Commands
 
@@ -45,10 +46,9 @@ def rooms(  # noqa: PLR0917 - click passes them by name
             and (after is None or str(address) > after)
         ]
         needs_all = stuck or owner is not None or min_lag or min_members
-        alive = {worker.name for worker in await processes(link, keys.WORKERS) if not worker.is_silent}
+        seen = await rows(link, wanted if needs_all else wanted[:limit])
         found = []
-        for row in await rows(link, wanted if needs_all else wanted[:limit]):
-            why = trouble(row, alive)
+        for row, why in zip(seen, await reasons(link, seen, await house(link)), strict=True):
             owned = owner is None or row.owner == ("" if owner == "-" else owner)
             if owned and row.lag >= min_lag and row.members >= min_members and (why or not stuck):
                 found.append((row, why))
@@ -80,12 +80,11 @@ def _cells(row: RoomRow) -> tuple[object, ...]:
 def room(redis: str, as_json: bool, room: Address) -> None:
     """Show one room: owner, lag, state, members, timers, last outputs, what waits, what was put aside."""
 
-    async def look(link: Commands) -> tuple[RoomDetail, set[str]]:
-        alive = {worker.name for worker in await processes(link, keys.WORKERS) if not worker.is_silent}
-        return await detail(link, room), alive
+    async def look(link: Commands) -> tuple[RoomDetail, str]:
+        found = await detail(link, room)
+        return found, (await reasons(link, [found.row], await house(link)))[0]
 
-    found, alive = with_link(redis, look)
-    why = trouble(found.row, alive)
+    found, why = with_link(redis, look)
     if as_json:
         show_json({**{name: getattr(found, name) for name in RoomDetail.__slots__}, "trouble": why})
     elif not found.exists:
@@ -166,18 +165,16 @@ edges = _processes(keys.EDGES, "edges")
 def top(redis: str, as_json: bool, once: bool, limit: int) -> None:
     """Watch the whole: rooms, workers and edges, and the rooms that are furthest behind."""
 
-    async def look(link: Commands) -> tuple[Totals, list[RoomRow], set[str]]:
-        alive = {worker.name for worker in await processes(link, keys.WORKERS) if not worker.is_silent}
+    async def look(link: Commands) -> tuple[Totals, list[tuple[RoomRow, str]]]:
         found = await rows(link, await addresses(link))
         found.sort(key=lambda row: (-row.lag_s, -row.lag, -row.members, row.room))
-        return await totals(link), found[:limit], alive
+        shown = found[:limit]
+        return await totals(link), [*zip(shown, await reasons(link, shown, await house(link)), strict=True)]
 
     while True:
-        whole, found, alive = with_link(redis, look) or (None, [], set())
-        if whole is None:
-            return
+        whole, found = with_link(redis, look)
         if as_json:
-            show_json({"totals": whole, "rooms": found})
+            show_json({"totals": whole, "rooms": [row for row, _ in found]})
         else:
             if not once:
                 click.clear()
@@ -191,7 +188,7 @@ def top(redis: str, as_json: bool, once: bool, limit: int) -> None:
                     "went wrong": counters,
                 }
             )
-            show_table(_COLUMNS, [(*_cells(row), trouble(row, alive)) for row in found])
+            show_table(_COLUMNS, [(*_cells(row), why) for row, why in found])
         if once:
             return
         try:
@@ -203,15 +200,16 @@ def top(redis: str, as_json: bool, once: bool, limit: int) -> None:
 @click.command()
 @operator_options
 @click.option("--fix", is_flag=True, help="Mend what can be mended; without it nothing is changed.")
-def doctor(redis: str, as_json: bool, fix: bool) -> None:
+@click.option("--limit", type=click.IntRange(1), default=100, help="Findings shown; JSON has all.")
+def doctor(redis: str, as_json: bool, fix: bool, limit: int) -> None:
     """Find what is wrong: rooms that are stuck and why, ghosts, stale indexes, settings of Redis.
 
-    Exit code 1 if anything is, and was not mended.
+    Exit code 1 if anything is, and was not mended: after --fix it looks again.
     """
 
     async def look(link: Commands) -> list[tuple[Finding, str]]:
         found = await examine(link)
-        return [(finding, await finding.mend() if fix and finding.mend is not None else "") for finding in found]
+        return await mended(link, found) if fix else [(finding, "") for finding in found]
 
     found = with_link(redis, look)
     if as_json:
@@ -221,11 +219,13 @@ def doctor(redis: str, as_json: bool, fix: bool) -> None:
                 for each, done in found
             ]
         )
-    for each, done in [] if as_json else found:
+    for each, done in [] if as_json else found[:limit]:
         after = done or ("" if fix or each.mend is None else "--fix mends it")
         click.echo(f"{safe(each.where)}: {safe(each.what)}" + (f" [{after}]" if after else ""))
+    if len(found) > limit and not as_json:
+        click.echo(f"and {len(found) - limit} more: --limit {len(found)} shows them")
     if not found:
         if not as_json:
             click.echo("nothing is wrong")
-    elif not fix or any(not done for _, done in found):
+    elif not fix or any(not done or done.startswith(NOT_MENDED) for _, done in found):
         raise click.exceptions.Exit(1)

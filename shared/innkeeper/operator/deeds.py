@@ -10,6 +10,7 @@ from innkeeper.address import Address
 from innkeeper.close_codes import KICKED
 from innkeeper.keys import room_keys
 from innkeeper.operator import acts
+from innkeeper.operator.buried import put_aside
 from innkeeper.operator.detail import dead_row
 from innkeeper.operator.running import ROOM, OperatorFailed, operator_options, with_innkeeper, with_link
 from innkeeper.operator.tables import safe, show_facts, show_json, show_table
@@ -115,11 +116,15 @@ def dead() -> None:
 
 @dead.command("list")
 @operator_options
-@click.argument("room", type=ROOM)
+@click.argument("room", type=ROOM, required=False)
 @click.option("--limit", type=click.IntRange(1), default=50)
-def dead_list(redis: str, as_json: bool, room: Address, limit: int) -> None:
-    """List the events of a room that were put aside, the newest first."""
-    found = with_link(redis, lambda link: link.call("XREVRANGE", room_keys(room).dead, "+", "-", "COUNT", limit))
+def dead_list(redis: str, as_json: bool, room: Address | None, limit: int) -> None:
+    """List the events of ROOM that were put aside, the newest first; without ROOM the rooms that have any."""
+    if room is None:
+        _list_rooms(redis, as_json)
+        return
+    at = room_keys(room)
+    found = with_link(redis, lambda link: link.call("XREVRANGE", at.dead, "+", "-", "COUNT", limit))
     lines = [dead_row(entry, fields) for entry, fields in found]
     if as_json:
         show_json(lines)
@@ -128,6 +133,16 @@ def dead_list(redis: str, as_json: bool, room: Address, limit: int) -> None:
         show_table(columns, [tuple(line.get(name, "")[:120] for name in columns) for line in lines])
     else:
         click.echo(f"{room} has put nothing aside")
+
+
+def _list_rooms(redis: str, as_json: bool) -> None:
+    counts = {room: count for room, count in with_link(redis, put_aside).items() if count}
+    if as_json:
+        show_json([{"room": room, "events": count} for room, count in counts.items()])
+    elif counts:
+        show_table(("room", "events"), [*counts.items()])
+    else:
+        click.echo("no room has put anything aside")
 
 
 @dead.command("show")

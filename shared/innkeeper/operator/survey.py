@@ -18,8 +18,6 @@ from innkeeper.topology import Commands
 from innkeeper.wire import parse_id
 
 AT_ONCE: Final = 500
-BEHIND_S: Final = 2.0
-"""An owned room whose oldest event waits for longer than this is stuck."""
 SILENT_S: Final = 1.5
 """A worker or edge whose last heartbeat is older than this is as good as gone."""
 
@@ -37,6 +35,7 @@ class RoomRow:
         is_woken: Whether it stands in its kind's wake queue.
         error: Why it does not start; empty where it does.
         accepted: Events accepted since it was created; two readings make a rate.
+        strikes: How many workers seem to have died of its next event.
     """
 
     room: str
@@ -47,6 +46,7 @@ class RoomRow:
     is_woken: bool
     error: str
     accepted: int
+    strikes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,10 +121,11 @@ async def kinds(link: Commands) -> list[str]:
     return sorted(name.decode() for name in await link.call("HKEYS", keys.KINDS))
 
 
-async def waiting(link: Commands) -> set[str]:
-    """Return the rooms that stand in a wake queue."""
-    queues = await ask(link, [("ZRANGE", keys.wake_queue(kind), 0, -1) for kind in await kinds(link)])
-    return {name.decode() for queue in queues for name in queue}
+async def waiting(link: Commands, also: Iterable[str] = ()) -> set[str]:
+    """Return the rooms that stand in a wake queue: of the kinds that were ever served, and of others named."""
+    wanted = sorted({*await kinds(link), *also})
+    queues = await ask(link, [("ZRANGE", keys.wake_queue(kind), 0, -1) for kind in wanted], spoiled=True)
+    return {name.decode(errors="replace") for queue in queues if _is_sound(queue) for name in queue}
 
 
 async def addresses(link: Commands) -> list[Address]:
@@ -135,8 +136,9 @@ async def addresses(link: Commands) -> list[Address]:
     commands += [("SMEMBERS", keys.edge_rooms(name.decode())) for name in edges]
     for index in (keys.room_index, keys.timer_index, keys.outbox_index):
         commands += [("ZRANGE", index(shard), 0, -1) for shard in range(ROOM_SHARDS)]
-    found = {name for reply in await ask(link, commands) for name in reply}
-    return sorted(_read({name.decode() for name in found} | await waiting(link)))
+    replies = await ask(link, commands, spoiled=True)
+    found = _read({name.decode(errors="replace") for reply in replies if _is_sound(reply) for name in reply})
+    return sorted({*found, *_read(await waiting(link, {room.kind for room in found}))})
 
 
 def _read(names: Iterable[str]) -> list[Address]:
@@ -151,14 +153,14 @@ def _read(names: Iterable[str]) -> list[Address]:
 
 async def rows(link: Commands, rooms: Sequence[Address]) -> list[RoomRow]:
     """Return what a list shows of rooms, in the order given."""
-    now_s, woken = await server_s(link), await waiting(link)
+    now_s, woken = await server_s(link), await waiting(link, {room.kind for room in rooms})
     commands: list[Command] = []
     for room in rooms:
         at = room_keys(room)
         commands += (
             ("GET", at.lock),
             ("HMGET", at.sessions, "#", "@"),
-            ("HMGET", at.meta, "error", "cursor"),
+            ("HMGET", at.meta, "error", "cursor", "strikes"),
             ("HLEN", at.members),
         )
     replies = await ask(link, commands, spoiled=True)
@@ -181,7 +183,7 @@ async def rows(link: Commands, rooms: Sequence[Address]) -> list[RoomRow]:
         if head and _is_sound(head)
     }
     return [
-        RoomRow(str(room), "", 0, 0.0, 0, is_woken=str(room) in woken, error=_SPOILED, accepted=0)
+        RoomRow(str(room), "", 0, 0.0, 0, is_woken=str(room) in woken, error=SPOILED, accepted=0)
         if read is None
         else RoomRow(
             room=str(room),
@@ -192,16 +194,17 @@ async def rows(link: Commands, rooms: Sequence[Address]) -> list[RoomRow]:
             is_woken=str(room) in woken,
             error=(read.meta[0] or b"").decode(errors="replace"),
             accepted=_int(read.counts[0]),
+            strikes=_int(read.meta[2]),
         )
         for room, read in zip(rooms, found, strict=True)
     ]
 
 
-_SPOILED: Final = "somebody has put something else under its keys (WRONGTYPE)"
+SPOILED: Final = "somebody has put something else under its keys (WRONGTYPE)"
 
 
 class _Read(NamedTuple):
-    """What was read of a room: its lock, '#' and '@' of sessions, error and cursor of meta, and how many are in."""
+    """What was read of a room: lock, '#' and '@' of sessions, error, cursor and strikes of meta, how many are in."""
 
     room: Address
     lock: bytes | None
@@ -223,45 +226,23 @@ def _int(value: bytes | None) -> int:
     return int(value) if value is not None and value.isdigit() else 0
 
 
+async def counters(link: Commands) -> dict[str, int]:
+    """Return what went wrong, by name, since the counters were made."""
+    flat = await link.call("HGETALL", keys.COUNTERS)
+    return {name.decode(errors="replace"): _int(count) for name, count in zip(flat[::2], flat[1::2], strict=True)}
+
+
 async def totals(link: Commands) -> Totals:
     """Return the whole in numbers."""
     workers = await processes(link, keys.WORKERS)
-    counters = await link.call("HGETALL", keys.COUNTERS)
+    known = await addresses(link)
     return Totals(
-        rooms=len(await addresses(link)),
+        rooms=len(known),
         owned=sum(worker.rooms for worker in workers),
-        waiting=len(await waiting(link)),
+        waiting=len(await waiting(link, {room.kind for room in known})),
         workers=len(workers),
         edges=await link.call("ZCARD", keys.EDGES),
         kinds=tuple(await kinds(link)),
-        counters={name.decode(): int(count) for name, count in zip(counters[::2], counters[1::2], strict=True)},
+        counters=await counters(link),
         deaths=sum(not name.startswith(b"~") for name in await link.call("ZRANGE", keys.DEATHS, 0, -1)),
     )
-
-
-def trouble(row: RoomRow, alive: set[str]) -> str:
-    """Return in words why a room is stuck; empty where it is not.
-
-    Args:
-        row: The room.
-        alive: Incarnations of workers with a recent heartbeat.
-    """
-    if row.error:
-        return f"it does not start: {row.error}"
-    if not row.lag:
-        return ""
-    return _why_behind(row, alive)
-
-
-def _why_behind(row: RoomRow, alive: set[str]) -> str:
-    events = f"{row.lag} event(s), the oldest {row.lag_s:.1f} s old"
-    if not row.owner and row.is_woken:
-        kind = row.room.partition("/")[0]
-        return f"{events}, wait for an owner in inn:wake:{kind}: is a worker there that serves {kind!r}?"
-    if not row.owner:
-        return f"{events}, have no owner, and nobody was woken (the sweep does it within seconds; `wake` at once)"
-    if row.owner not in alive:
-        return f"{events}; its owner {row.owner} is silent: another takes over when the lease ends"
-    if row.lag_s > BEHIND_S:
-        return f"{events}; its owner {row.owner} lives: a handler is slow or waits, see `room {row.room}`"
-    return ""

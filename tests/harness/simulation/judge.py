@@ -20,11 +20,23 @@ from harness.simulation.server import SimulatedRedis
 from harness.simulation.sockets import Client
 from innkeeper.address import Address, parse_address
 from innkeeper.close_codes import UNAVAILABLE
-from innkeeper.keys import COUNTERS, DEATHS, EDGES, KINDS, LOAD, WORKERS, room_index, room_keys, timer_index, wake_queue
+from innkeeper.keys import (
+    COUNTERS,
+    DEATHS,
+    EDGES,
+    KINDS,
+    LOAD,
+    WORKERS,
+    dead_index,
+    room_index,
+    room_keys,
+    timer_index,
+    wake_queue,
+)
 from innkeeper.load import FRESH_MS, read_loads
 
 _SHOWN_WITHIN_S = 3.0  # two looks of the edge's sweep, and some
-_INDEXES = (wake_queue(""), room_index(""), timer_index(""))
+_INDEXES = (wake_queue(""), room_index(""), timer_index(""), dead_index(""))
 _NO_LEAVE = {"leave-raises", "leave-hangs"}
 
 

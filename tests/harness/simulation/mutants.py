@@ -122,20 +122,20 @@ def worker_takes_silence_for_yes(patch: pytest.MonkeyPatch) -> None:
     """A commit without an answer is not sent again but taken as done."""
     confirm = Owner._confirm
 
-    async def hopeful(self: Owner, command: Any, sent_at_s: float, timers: Any, *, owes: bool, extend: bool) -> None:
+    async def hopeful(self: Owner, command: Any, sent_at_s: float, timers: Any, **rest: bool) -> None:
         try:
             committed = functions.read_committed((await self.fleet.link.send((command,)))[0])
         except RedisUnavailable:
             self.version += 1
             return
         except RedisReplied:
-            await confirm(self, command, sent_at_s, timers, owes=owes, extend=extend)
+            await confirm(self, command, sent_at_s, timers, **rest)
             return
         if isinstance(committed, Committed):
             self.version += 1
-            self.confirmed_at_s = max(self.confirmed_at_s, sent_at_s if extend else 0.0)
+            self.confirmed_at_s = max(self.confirmed_at_s, sent_at_s if rest["extend"] else 0.0)
         else:
-            await confirm(self, command, sent_at_s, timers, owes=owes, extend=extend)
+            await confirm(self, command, sent_at_s, timers, **rest)
 
     patch.setattr(Owner, "_confirm", hopeful)
 

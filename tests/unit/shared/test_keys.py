@@ -33,11 +33,11 @@ def test_keys_beside_the_rooms() -> None:
         keys.KINDS, keys.WORKERS, keys.EDGES,
         keys.DEATHS, keys.worker_rooms("w-1"), keys.edge_rooms("e-1"), keys.wake_queue("chat"),
         keys.worker_ear("w-1"),
-        keys.timer_index(3), keys.outbox_index(3), keys.room_index(3),
+        keys.timer_index(3), keys.outbox_index(3), keys.room_index(3), keys.dead_index(3),
     ]  # fmt: skip
     assert found == [
         "inn:kinds", "inn:workers", "inn:edges", "inn:deaths", "inn:worker:w-1", "inn:edge:e-1", "inn:wake:chat",
         "inn:worker:w-1:ear",
-        "inn:timers:3", "inn:outboxes:3", "inn:rooms:3",
+        "inn:timers:3", "inn:outboxes:3", "inn:rooms:3", "inn:dead:3",
     ]  # fmt: skip
     assert not any(key.startswith("inn:{") for key in found)
