@@ -250,7 +250,7 @@ class ClusterLink:
 
 def _key_of(command: Command) -> str | bytes:
     """Return the key that says where a command goes; all other keys of it are in the same slot."""
-    key = command[3] if command[0] == "FCALL" else command[1]
+    key = command[{"FCALL": 3, "XREAD": 6}.get(str(command[0]), 1)]
     return key if isinstance(key, bytes) else str(key)
 
 

@@ -9,13 +9,15 @@ import click
 from innkeeper.address import Address
 from innkeeper.errors import RedisReplied
 from innkeeper.keys import RoomKeys, room_keys
-from innkeeper.operator.running import ROOM, operator_options, with_link
+from innkeeper.operator.running import ROOM, operator_options, with_link, with_two_links
 from innkeeper.operator.tables import safe, show_json
 from innkeeper.options import redis_option
 from innkeeper.topology import Commands
 from innkeeper.wire import parse_id
 
 _POLL_S = 0.05
+_BLOCK_MS = 1_000
+_HIGHEST = 2**64 - 1
 _AT_ONCE = 500
 
 _Line = Callable[[str, str, str, bytes], None]
@@ -26,9 +28,9 @@ _Line = Callable[[str, str, str, bytes], None]
 @click.argument("room", type=ROOM)
 @click.option("--for", "for_s", type=click.FloatRange(min=0, min_open=True), help="Seconds; without it until Ctrl-C.")
 def tail(redis: str, as_json: bool, room: Address, for_s: float | None) -> None:
-    """Follow a room in both directions: < what comes in, > what it sends, whole.
+    """Follow a room in both directions: < what comes in, > what it sends.
 
-    Events that the room handles at once are counted; those that wait are shown.
+    An event that is handled within the moment between two reads is counted only.
     """
     at = room_keys(room)
 
@@ -40,25 +42,27 @@ def tail(redis: str, as_json: bool, room: Address, for_s: float | None) -> None:
             click.echo(safe(f"{'<' if way == 'in' else '>'} {event_id} {what} {text}"))
         sys.stdout.flush()
 
-    async def follow(link: Commands) -> None:
+    async def follow(link: Commands, blocking: Commands) -> None:
         try:
             async with asyncio.timeout(for_s):
-                await asyncio.gather(_inbox(link, at, line), _outlog(link, at, line))
+                await asyncio.gather(_inbox(link, blocking, at, line), _outlog(link, at, line))
         except TimeoutError:
             return
 
-    with_link(redis, follow)
+    with_two_links(redis, follow)
 
 
-async def _inbox(link: Commands, at: RoomKeys, line: _Line) -> None:
-    """Tell of events; polled, because a subscriber of the bell would pass for an owner."""
+async def _inbox(link: Commands, blocking: Commands, at: RoomKeys, line: _Line) -> None:
+    """Tell of events. Whoever blocks on a stream is answered before its owner can read, handle and delete the event."""
     known = int(await link.call("HGET", at.sessions, "#") or 0)
     while True:
-        accepted, waiting = await link.send(
-            (("HGET", at.sessions, "#"), ("XRANGE", at.inbox, f"{known + 1}-0", "+", "COUNT", _AT_ONCE))
-        )
+        # The id's second half is a time: nothing stands at the highest one, so this is all from known + 1 on.
+        after = f"{known}-{_HIGHEST}"
+        reply = await blocking.call("XREAD", "COUNT", _AT_ONCE, "BLOCK", _BLOCK_MS, "STREAMS", at.inbox, after)
+        accepted = await link.call("HGET", at.sessions, "#")
+        waiting = reply[0][1] if reply else []
         here = {parse_id(entry)[0]: (entry.decode(), fields) for entry, fields in waiting}
-        newest = max([int(accepted or 0), *here])
+        newest = max(here) if here else int(accepted or 0)
         handled = [iseq for iseq in range(known + 1, newest + 1) if iseq not in here]
         if handled:
             line("in", f"{handled[0]}…{handled[-1]}", f"{len(handled)} event(s), handled before they were seen", b"")
@@ -66,7 +70,6 @@ async def _inbox(link: Commands, at: RoomKeys, line: _Line) -> None:
             found = dict(zip(fields[::2], fields[1::2], strict=True))
             line("in", entry_id, f"{found[b't'].decode()} {found[b'c'].decode()}", found.get(b"d", b""))
         known = max(known, newest)
-        await asyncio.sleep(_POLL_S)
 
 
 async def _outlog(link: Commands, at: RoomKeys, line: _Line) -> None:

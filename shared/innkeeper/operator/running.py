@@ -17,7 +17,7 @@ from innkeeper.topology import Commands, open_link
 Answer = TypeVar("Answer")
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 
-_LINK_S = 5.0
+LINK_S = 5.0
 
 
 class OperatorFailed(InnkeeperError):
@@ -55,15 +55,21 @@ def with_link(redis_url: str, work: Callable[[Commands], Awaitable[Answer]]) -> 
         RedisUnusable: Nobody answers there.
         OperatorFailed: Redis refused a command, such as one that its user may not use.
     """
+    return with_two_links(redis_url, lambda link, _: work(link))
+
+
+def with_two_links(redis_url: str, work: Callable[[Commands, Commands], Awaitable[Answer]]) -> Answer:
+    """Run some work that also blocks, for less than :data:`LINK_S` seconds, on the second link; errors as above."""
 
     async def run() -> Answer:
         timeout_s = DEFAULT_TIMES.redis_timeout_ms / 1000
         where = await check_redis(redis_url, timeout_s=timeout_s, shown=without_password(redis_url), quiet=True)
-        link = open_link(where, timeout_s=_LINK_S, name="operator")
+        links = [open_link(where, timeout_s=LINK_S, name=name) for name in ("operator", "operator, blocking")]
         try:
-            return await work(link)
+            return await work(links[0], links[1])
         finally:
-            await link.close()
+            for link in links:
+                await link.close()
 
     answer: Answer = _in_words(run())
     return answer
