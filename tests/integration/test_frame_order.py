@@ -10,10 +10,12 @@ from aiohttp import web
 
 from harness.rawsocket import BINARY, CONTINUATION, PING, TEXT, RawSocket, connect, frame
 from innkeeper.address import Address
+from innkeeper.memory import Thrift
 from innkeeper_edge.app import Site
 from innkeeper_edge.guarded_socket import install
 from innkeeper_edge.limits import DEFAULT_LIMITS
 from innkeeper_edge.member import Member
+from innkeeper_edge.rates import Rates
 
 LIMIT_BYTES = 65_536
 MESSAGE_COUNT = 600
@@ -27,6 +29,8 @@ class SlowEdge:
         self.limits = DEFAULT_LIMITS
         self.draining = False
         self.talkers: list[Any] = []
+        self.thrift = Thrift()
+        self.rates = Rates(cast("Any", self), DEFAULT_LIMITS)
         self.taken: list[bytes] = []
         self.stalls = 0
         self.left = asyncio.Event()
