@@ -1,6 +1,7 @@
 """Operators' commands against a real house: what they show, what they do, and what doctor finds and mends."""
 
 import asyncio
+import signal
 import sys
 import time
 from collections.abc import AsyncIterator
@@ -187,13 +188,36 @@ async def test_a_room_is_evicted_and_moved(house: House) -> None:
     await ann.expect(lambda f: f.get("n") == 1, "the count")
     owner = (await ask(house, "room", "desk/moves"))["row"]["owner"]
     other = next(row["name"] for row in await ask(house, "workers") if row["name"] != owner)
+    assert "there is no living worker w-nope" in await run(house, "move-owner", "desk/moves", "w-nope", code=1)
+    assert f"is {owner}'s already" in await run(house, "move-owner", "desk/moves", owner)
+    await ann.send('"stays"')
+    await ann.expect(lambda f: f.get("n") == 2, "its instance is as it was")
     assert await ask(house, "move-owner", "desk/moves", other) == {"room": "desk/moves", "before": owner, "now": other}
     await ann.send('"again"')
-    await ann.expect(lambda f: f.get("n") == 2, "the next count")
+    await ann.expect(lambda f: f.get("n") == 3, "the next count")
     assert (await ask(house, "evict", "desk/moves"))["before"] == other
     await ann.send('"still"')
-    await ann.expect(lambda f: f.get("n") == 3, "one more")
+    await ann.expect(lambda f: f.get("n") == 4, "one more")
     assert ann.close_code is None
+
+
+@pytest.mark.parametrize("words", [("send", "desk/x", "1"), ("wake", "desk/x"), ("workers",), ("doctor",), ("rooms",)])
+async def test_ctrl_c_claims_nothing(own_valkey: Valkey, words: tuple[str, ...]) -> None:
+    """Whoever gives up before there is an answer hears of none, and gets a shell's own exit code."""
+    assert own_valkey.process is not None
+    own_valkey.process.send_signal(signal.SIGSTOP)
+    try:
+        process = await asyncio.create_subprocess_exec(
+            Path(sys.executable).with_name("innkeeper"), *words, "--redis", own_valkey.url,
+            stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+        )  # fmt: skip
+        await asyncio.sleep(1.5)
+        process.send_signal(signal.SIGINT)
+        said, wrong = await asyncio.wait_for(process.communicate(), 10)
+    finally:
+        own_valkey.process.send_signal(signal.SIGCONT)
+    assert (process.returncode, said) == (130, b"")
+    assert b"Traceback" not in wrong
 
 
 async def test_stuck_rooms_say_why(house: House) -> None:

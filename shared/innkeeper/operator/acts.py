@@ -11,6 +11,9 @@ from innkeeper.close_codes import KICKED
 from innkeeper.functions import shard_of
 from innkeeper.functions.dead import Retried, read_retried, retry
 from innkeeper.keys import room_keys
+from innkeeper.load import read_loads
+from innkeeper.operator.running import OperatorFailed
+from innkeeper.operator.survey import processes
 from innkeeper.outside import Innkeeper
 from innkeeper.request import Response
 from innkeeper.topology import Commands
@@ -35,6 +38,22 @@ async def owner_of(link: Commands, room: Address) -> str:
     """Return what its lock says, ``worker:token``; empty without an owner."""
     lock = await link.call("GET", room_keys(room).lock)
     return lock.decode() if lock else ""
+
+
+async def check_target(link: Commands, room: Address, target: str) -> None:
+    """See that a worker is there to take a room, before its owner gives it up.
+
+    Raises:
+        OperatorFailed: It is not there, is silent, does not serve the room's kind, or hands its own rooms over.
+    """
+    if target not in {worker.name for worker in await processes(link, keys.WORKERS) if not worker.is_silent}:
+        raise OperatorFailed(f"there is no living worker {target}: innkeeper workers lists them")
+    row = await link.call("HGET", keys.LOAD, target)
+    load = read_loads({target.encode(): row}).get(target) if row is not None else None
+    if load is not None and room.kind not in load.kinds:
+        raise OperatorFailed(f"{target} does not serve {room.kind!r}, but {', '.join(load.kinds)}")
+    if load is not None and load.draining:
+        raise OperatorFailed(f"{target} is about to end")
 
 
 async def hand_over(link: Commands, room: Address, *, target: str = "", timeout_s: float) -> str:

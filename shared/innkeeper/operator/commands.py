@@ -10,7 +10,7 @@ from innkeeper.address import Address
 from innkeeper.operator.detail import RoomDetail, detail
 from innkeeper.operator.doctor import NOT_MENDED, Finding, examine, mended
 from innkeeper.operator.reasons import house, reasons
-from innkeeper.operator.running import ROOM, OperatorFailed, operator_options, with_link
+from innkeeper.operator.running import ROOM, Interrupted, OperatorFailed, operator_options, with_link
 from innkeeper.operator.survey import ProcessRow, RoomRow, Totals, addresses, processes, rows, totals
 from innkeeper.operator.tables import safe, show_facts, show_json, show_table
 from innkeeper.topology import Commands
@@ -172,7 +172,10 @@ def top(redis: str, as_json: bool, once: bool, limit: int) -> None:
         return await totals(link), [*zip(shown, await reasons(link, shown, await house(link)), strict=True)]
 
     while True:
-        whole, found = with_link(redis, look)
+        try:
+            whole, found = with_link(redis, look)
+        except Interrupted:
+            return
         if as_json:
             show_json({"totals": whole, "rooms": [row for row, _ in found]})
         else:

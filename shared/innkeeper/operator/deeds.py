@@ -75,6 +75,10 @@ def wake(redis: str, as_json: bool, room: Address) -> None:
 def _hand_over(redis: str, as_json: bool, room: Address, target: str) -> None:
     async def do(link: Commands) -> tuple[str, str]:
         before = await acts.owner_of(link, room)
+        if target:
+            if before.split(":")[0] == target:
+                return target, target
+            await acts.check_target(link, room, target)
         now = await acts.hand_over(link, room, target=target, timeout_s=_WAIT_S)
         for _ in range(100):
             if now or not before:
@@ -88,6 +92,9 @@ def _hand_over(redis: str, as_json: bool, room: Address, target: str) -> None:
         raise OperatorFailed(f"{room} has no owner: it sleeps. innkeeper wake {room} gives it one")
     if target and now != target:
         raise OperatorFailed(f"{room} went from {before} to {now or 'nobody'}, not to {target}")
+    if target and before == target:
+        _tell(as_json, f"{room} is {target}'s already", room=str(room), before=before, now=now)
+        return
     text = f"{room} is {now}'s now, it was {before}'s" if now else f"{before} has given {room} back; it sleeps"
     _tell(as_json, text, room=str(room), before=before, now=now)
 

@@ -1,6 +1,7 @@
 """Operators' commands beside the rooms: ``tail`` follows one, ``redis`` passes a command through."""
 
 import asyncio
+import contextlib
 import sys
 from collections.abc import Callable
 
@@ -9,7 +10,7 @@ import click
 from innkeeper.address import Address
 from innkeeper.errors import RedisReplied
 from innkeeper.keys import RoomKeys, room_keys
-from innkeeper.operator.running import ROOM, operator_options, with_link, with_two_links
+from innkeeper.operator.running import ROOM, Interrupted, operator_options, with_link, with_two_links
 from innkeeper.operator.tables import safe, show_json
 from innkeeper.options import redis_option
 from innkeeper.topology import Commands
@@ -49,7 +50,8 @@ def tail(redis: str, as_json: bool, room: Address, for_s: float | None) -> None:
         except TimeoutError:
             return
 
-    with_two_links(redis, follow)
+    with contextlib.suppress(Interrupted):  # how one stops to follow
+        with_two_links(redis, follow)
 
 
 async def _inbox(link: Commands, blocking: Commands, at: RoomKeys, line: _Line) -> None:

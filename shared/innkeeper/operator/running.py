@@ -24,6 +24,13 @@ class OperatorFailed(InnkeeperError):
     """A command could not do what it was asked for; the text says why."""
 
 
+class Interrupted(click.exceptions.Exit):
+    """Ctrl-C came before the answer: nobody knows what became of it, and nothing is claimed."""
+
+    def __init__(self) -> None:
+        super().__init__(130)
+
+
 class RoomAddress(click.ParamType[Address]):
     """A room, ``kind/name``."""
 
@@ -94,4 +101,4 @@ def _in_words(running: Any) -> Any:
     except (RedisUnavailable, TimeoutError) as error:
         raise OperatorFailed(str(error) or "no answer in time") from None
     except KeyboardInterrupt:
-        return None
+        raise Interrupted from None
