@@ -285,6 +285,7 @@ async def test_doctor_finds_and_mends(house: House) -> None:
 
 async def test_doctor_says_what_no_hand_mends(house: House) -> None:
     """Rooms under whose keys something else lies, a kind that nobody serves, events put aside by a room at rest."""
+    await until(lambda: _told(house, 2), "both workers have told what they serve")
     await house.redis.set("inn:{desk/typed}:state", "nonsense")
     await house.redis.hset("inn:{desk/typed}:sessions", "#", "1")
     await house.redis.hset("inn:{desk/worded}:meta", "cursor", "abc")
@@ -323,6 +324,10 @@ async def test_doctor_says_what_no_hand_mends(house: House) -> None:
             keys.wake_queue("lost"), "inn:{desk/typed}:state", "inn:{desk/typed}:sessions", "inn:{desk/worded}:meta",
             "inn:{desk/worded}:sessions", "inn:{nokind/x}:sessions", "inn:{desk/odd}:members", "inn:{desk/rest}:dead",
         )  # fmt: skip
+
+
+async def _told(house: House, count: int) -> bool:
+    return bool(await house.redis.hlen(keys.LOAD) >= count)
 
 
 async def test_doctor_looks_though_the_policy_is_wrong(own_valkey: Valkey) -> None:
