@@ -201,6 +201,29 @@ async def test_a_room_is_evicted_and_moved(house: House) -> None:
     assert ann.close_code is None
 
 
+async def test_a_mistake_does_nothing(house: House) -> None:
+    """A kind that nobody ever served, a room that is not there, an entry that is none, a key of another type."""
+    for words in (("send", "dsek/x", "1"), ("wake", "dsek/x")):
+        assert "no worker has ever served rooms of kind 'dsek' (known: " in await run(house, *words, code=1)
+    assert await house.redis.exists("inn:{dsek/x}:sessions", keys.wake_queue("dsek")) == 0
+    assert "there is no room desk/nothing" in await run(house, "room", "desk/nothing", "--json", code=1)
+    for deed in ("show", "retry", "drop"):
+        assert "is no entry" in await run(house, "dead", deed, "desk/x", "yesterday", code=2)
+    await house.redis.set("inn:{desk/wrong}:inbox", "x")
+    assert "WRONGTYPE" in await run(house, "tail", "desk/wrong", "--for", "1", code=1)
+    await house.redis.delete("inn:{desk/wrong}:inbox")
+
+
+async def test_replies_of_redis_are_passed_on(house: House) -> None:
+    """Text as lines, for grep; JSON for programs."""
+    await until(lambda: _told(house, 2), "both workers have told their load")
+    assert "server_name:valkey" in (await run(house, "redis", "INFO", "server")).splitlines()
+    assert [row["load"]["kinds"] for row in await ask(house, "workers")] == [["desk", "faulty"]] * 2
+    assert "desk faulty" in await run(house, "workers")
+    names = await ask(house, "redis", "ZRANGE", keys.WORKERS, "0", "-1")
+    assert sorted(names) == sorted(row["name"] for row in await ask(house, "workers"))
+
+
 @pytest.mark.parametrize("words", [("send", "desk/x", "1"), ("wake", "desk/x"), ("workers",), ("doctor",), ("rooms",)])
 async def test_ctrl_c_claims_nothing(own_valkey: Valkey, words: tuple[str, ...]) -> None:
     """Whoever gives up before there is an answer hears of none, and gets a shell's own exit code."""

@@ -9,9 +9,9 @@ from typing import Any, Final, NamedTuple
 from innkeeper import keys
 from innkeeper.address import Address, parse_address
 from innkeeper.errors import InnkeeperError
-from innkeeper.load import Load, read_loads
+from innkeeper.load import Load
 from innkeeper.operator.reasons import house, reasons
-from innkeeper.operator.survey import ProcessRow, RoomRow, addresses, ask, counters, kinds, processes, rows
+from innkeeper.operator.survey import ProcessRow, RoomRow, addresses, counters, kinds, loads, processes, rows
 from innkeeper.topology import Commands
 
 log = logging.getLogger("innkeeper.inspector")
@@ -179,9 +179,8 @@ class Board:
     async def processes(self) -> tuple[list[Worker], list[ProcessRow]]:
         """Return workers and edges."""
         workers = await processes(self._link, keys.WORKERS)
-        (flat,) = await ask(self._link, [("HGETALL", keys.LOAD)])
-        loads = read_loads(dict(zip(flat[::2], flat[1::2], strict=True)))
-        return [Worker(row, loads.get(row.name)) for row in workers], await processes(self._link, keys.EDGES)
+        told = await loads(self._link)
+        return [Worker(row, told.get(row.name)) for row in workers], await processes(self._link, keys.EDGES)
 
     async def counters(self) -> dict[str, int]:
         """Return what went wrong, by name, since the counters were made."""

@@ -11,9 +11,8 @@ from innkeeper.close_codes import KICKED
 from innkeeper.functions import shard_of
 from innkeeper.functions.dead import Retried, read_retried, retry
 from innkeeper.keys import room_keys
-from innkeeper.load import read_loads
 from innkeeper.operator.running import OperatorFailed
-from innkeeper.operator.survey import processes
+from innkeeper.operator.survey import kinds, loads, processes
 from innkeeper.outside import Innkeeper
 from innkeeper.request import Response
 from innkeeper.topology import Commands
@@ -40,6 +39,18 @@ async def owner_of(link: Commands, room: Address) -> str:
     return lock.decode() if lock else ""
 
 
+async def check_kind(link: Commands, room: Address) -> None:
+    """See that a worker ever served a room's kind: else it may be a mistake, and the room would wait for ever.
+
+    Raises:
+        OperatorFailed: None did.
+    """
+    known = await kinds(link)
+    if room.kind not in known:
+        shown = ", ".join(known) or "none"
+        raise OperatorFailed(f"no worker has ever served rooms of kind {room.kind!r} (known: {shown}); --force does it")
+
+
 async def check_target(link: Commands, room: Address, target: str) -> None:
     """See that a worker is there to take a room, before its owner gives it up.
 
@@ -48,8 +59,7 @@ async def check_target(link: Commands, room: Address, target: str) -> None:
     """
     if target not in {worker.name for worker in await processes(link, keys.WORKERS) if not worker.is_silent}:
         raise OperatorFailed(f"there is no living worker {target}: innkeeper workers lists them")
-    row = await link.call("HGET", keys.LOAD, target)
-    load = read_loads({target.encode(): row}).get(target) if row is not None else None
+    load = (await loads(link)).get(target)
     if load is not None and room.kind not in load.kinds:
         raise OperatorFailed(f"{target} does not serve {room.kind!r}, but {', '.join(load.kinds)}")
     if load is not None and load.draining:

@@ -1,17 +1,20 @@
 """Operators' commands that look: ``rooms``, ``room``, ``workers``, ``edges``, ``top``, ``doctor``."""
 
 import time
+from dataclasses import asdict
 from typing import Any
 
 import click
+import msgspec
 
 from innkeeper import keys
 from innkeeper.address import Address
+from innkeeper.load import Load
 from innkeeper.operator.detail import RoomDetail, detail
 from innkeeper.operator.doctor import NOT_MENDED, Finding, examine, mended
 from innkeeper.operator.reasons import house, reasons
 from innkeeper.operator.running import ROOM, Interrupted, OperatorFailed, operator_options, with_link
-from innkeeper.operator.survey import ProcessRow, RoomRow, Totals, addresses, processes, rows, totals
+from innkeeper.operator.survey import ProcessRow, RoomRow, Totals, addresses, loads, processes, rows, totals
 from innkeeper.operator.tables import safe, show_facts, show_json, show_table
 from innkeeper.topology import Commands
 
@@ -85,10 +88,10 @@ def room(redis: str, as_json: bool, room: Address) -> None:
         return found, (await reasons(link, [found.row], await house(link)))[0]
 
     found, why = with_link(redis, look)
+    if not found.exists:
+        raise OperatorFailed(f"there is no room {room} (any more)")
     if as_json:
         show_json({**{name: getattr(found, name) for name in RoomDetail.__slots__}, "trouble": why})
-    elif not found.exists:
-        raise OperatorFailed(f"there is no room {room} (any more)")
     else:
         _show_room(found, why)
 
@@ -133,29 +136,62 @@ def _texts(entry: dict[str, str], *names: str) -> tuple[object, ...]:
     return tuple(entry.get(name, "")[:160] for name in names)
 
 
-def _processes(registry: str, what: str) -> click.Command:
-    @click.command(help=f"List the {what}: the age of their last heartbeats, and how many rooms they have.")
-    @operator_options
-    def command(redis: str, as_json: bool) -> None:
-        found: list[ProcessRow] = with_link(redis, lambda link: processes(link, registry))
-        if as_json:
-            show_json(found)
-        elif found:
-            show_table(
-                (what[:-1], "heartbeat", "rooms", ""),
-                [
-                    (row.name, f"{row.silent_s:.2f} s ago", row.rooms, "SILENT" if row.is_silent else "")
-                    for row in found
-                ],
-            )
-        else:
-            click.echo(f"no {what}")
-
-    return command
+_PROCESS = ("heartbeat", "rooms")
 
 
-workers = _processes(keys.WORKERS, "workers")
-edges = _processes(keys.EDGES, "edges")
+@click.command()
+@operator_options
+def workers(redis: str, as_json: bool) -> None:
+    """List the workers: heartbeat, rooms, the kinds they serve, and how much they have to do."""
+
+    async def look(link: Commands) -> tuple[list[ProcessRow], dict[str, Load]]:
+        return await processes(link, keys.WORKERS), await loads(link)
+
+    found, told = with_link(redis, look)
+    if as_json:
+        show_json([{**asdict(row), "load": _load(told.get(row.name))} for row in found])
+    elif found:
+        show_table(
+            ("worker", *_PROCESS, "kinds", "cpu", "loop lag ms", "events/s", ""),
+            [(*_process(row), *_doings(told.get(row.name)), _state(row, told.get(row.name))) for row in found],
+        )
+    else:
+        click.echo("no workers")
+
+
+@click.command()
+@operator_options
+def edges(redis: str, as_json: bool) -> None:
+    """List the edges: the age of their last heartbeats, and how many rooms they have sockets in."""
+    found = with_link(redis, lambda link: processes(link, keys.EDGES))
+    if as_json:
+        show_json(found)
+    elif found:
+        show_table(("edge", *_PROCESS, ""), [(*_process(row), _state(row, None)) for row in found])
+    else:
+        click.echo("no edges")
+
+
+def _process(row: ProcessRow) -> tuple[object, ...]:
+    return row.name, f"{row.silent_s:.2f} s ago", row.rooms
+
+
+def _doings(load: Load | None) -> tuple[object, ...]:
+    if load is None:
+        return "?", "?", "?", "?"
+    return " ".join(load.kinds), f"{load.cpu:.0%}", load.loop_lag_ms, load.events_s
+
+
+def _state(row: ProcessRow, load: Load | None) -> str:
+    if row.is_silent:
+        return "SILENT"
+    if load is not None and load.draining:
+        return "ends"
+    return f"full: {load.max_rooms} rooms" if load is not None and load.places <= 0 else ""
+
+
+def _load(load: Load | None) -> dict[str, Any] | None:
+    return None if load is None else msgspec.to_builtins(load)
 
 
 @click.command()

@@ -1,6 +1,7 @@
 """Operators' commands that do something: ``send``, ``kick``, ``wake``, ``evict``, ``move-owner``, ``dead``."""
 
 import asyncio
+import re
 from typing import Any
 
 import click
@@ -19,6 +20,23 @@ from innkeeper.topology import Commands
 from innkeeper.waking import wake as wake_rooms
 
 _WAIT_S = 10.0
+_FORCE = click.option("--force", is_flag=True, help="Also where no worker has ever served the room's kind.")
+
+
+class _Entry(click.ParamType[str]):
+    """An entry of a dead stream."""
+
+    name = "entry"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        if not re.fullmatch(r"[0-9]{1,19}(-[0-9]{1,19})?", value):
+            self.fail(
+                f"{value!r} is no entry, such as 1718000000000-0: innkeeper dead list ROOM shows them", param, ctx
+            )
+        return str(value)
+
+
+_ENTRY = _Entry()
 
 
 def _tell(as_json: bool, text: str, **facts: Any) -> None:
@@ -32,13 +50,20 @@ def _tell(as_json: bool, text: str, **facts: Any) -> None:
 @operator_options
 @click.argument("room", type=ROOM)
 @click.argument("message")
-def send(redis: str, as_json: bool, room: Address, message: str) -> None:
+@_FORCE
+def send(redis: str, as_json: bool, room: Address, message: str, force: bool) -> None:
     """Post MESSAGE to a room: its on_post gets it, from nobody. JSON where it is JSON, else text."""
     try:
         value = orjson.loads(message)
     except orjson.JSONDecodeError:
         value = message
-    with_innkeeper(redis, lambda inn: inn.room(str(room)).post(value))
+
+    async def do(inn: Innkeeper) -> None:
+        if not force:
+            await acts.check_kind(inn.link, room)
+        await inn.room(str(room)).post(value)
+
+    with_innkeeper(redis, do)
     _tell(as_json, f"accepted by {room}", room=str(room), accepted=True)
 
 
@@ -66,9 +91,16 @@ def kick(  # noqa: PLR0917 - click passes them by name
 @click.command()
 @operator_options
 @click.argument("room", type=ROOM)
-def wake(redis: str, as_json: bool, room: Address) -> None:
-    """Have a room owned now: put it into its kind's wake queue."""
-    with_link(redis, lambda link: wake_rooms(link, [room]))
+@_FORCE
+def wake(redis: str, as_json: bool, room: Address, force: bool) -> None:
+    """Have a room owned now: put it into its kind's wake queue. One that never was is made."""
+
+    async def do(link: Commands) -> None:
+        if not force:
+            await acts.check_kind(link, room)
+        await wake_rooms(link, [room])
+
+    with_link(redis, do)
     _tell(as_json, f"{room} is woken", room=str(room))
 
 
@@ -79,7 +111,14 @@ def _hand_over(redis: str, as_json: bool, room: Address, target: str) -> None:
             if before.split(":")[0] == target:
                 return target, target
             await acts.check_target(link, room, target)
-        now = await acts.hand_over(link, room, target=target, timeout_s=_WAIT_S)
+        try:
+            now = await acts.hand_over(link, room, target=target, timeout_s=_WAIT_S)
+        except TimeoutError as error:
+            why = str(error) or f"not within {_WAIT_S:g} s"
+            raise OperatorFailed(
+                f"{before.split(':')[0]} has not given {room} back ({why}): a hook of it may not have returned, see "
+                f"`innkeeper room {room}`. One that waits is cut at handler_s; one that blocks ends with its worker"
+            ) from None
         for _ in range(100):
             if now or not before:
                 break
@@ -155,7 +194,7 @@ def _list_rooms(redis: str, as_json: bool) -> None:
 @dead.command("show")
 @operator_options
 @click.argument("room", type=ROOM)
-@click.argument("entry")
+@click.argument("entry", type=_ENTRY)
 def dead_show(redis: str, as_json: bool, room: Address, entry: str) -> None:
     """Show one of them whole, with its traceback."""
     found = with_link(redis, lambda link: link.call("XRANGE", room_keys(room).dead, entry, entry))
@@ -174,7 +213,7 @@ def dead_show(redis: str, as_json: bool, room: Address, entry: str) -> None:
 @dead.command("retry")
 @operator_options
 @click.argument("room", type=ROOM)
-@click.argument("entry")
+@click.argument("entry", type=_ENTRY)
 def dead_retry(redis: str, as_json: bool, room: Address, entry: str) -> None:
     """Give one of them another try, as a new event at the end of the room's inbox: exactly once, whatever fails."""
     done = with_link(redis, lambda link: acts.retry_dead(link, room, entry))
@@ -189,7 +228,7 @@ def dead_retry(redis: str, as_json: bool, room: Address, entry: str) -> None:
 @dead.command("drop")
 @operator_options
 @click.argument("room", type=ROOM)
-@click.argument("entries", nargs=-1, required=True)
+@click.argument("entries", nargs=-1, required=True, type=_ENTRY)
 def dead_drop(redis: str, as_json: bool, room: Address, entries: tuple[str, ...]) -> None:
     """Delete them for good."""
     count = with_link(redis, lambda link: acts.drop_dead(link, room, list(entries)))

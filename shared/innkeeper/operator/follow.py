@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import os
 import sys
 from collections.abc import Callable
 
@@ -87,17 +88,29 @@ async def _outlog(link: Commands, at: RoomKeys, line: _Line) -> None:
 
 @click.command("redis", context_settings={"ignore_unknown_options": True})
 @redis_option()
+@click.option("--json", "as_json", is_flag=True, help="The reply as JSON, bytes as text.")
 @click.argument("words", nargs=-1, required=True, type=click.UNPROCESSED)
-def redis_command(redis: str, words: tuple[str, ...]) -> None:
+def redis_command(redis: str, as_json: bool, words: tuple[str, ...]) -> None:
     """Pass a command through, for machines without redis-cli: innkeeper redis HGETALL 'inn:{chat/lobby}:meta'."""
 
     async def do(link: Commands) -> object:
-        return (await link.send([words]))[0]
+        return (await link.send([tuple(word if word.isascii() else os.fsencode(word) for word in words)]))[0]
 
     reply = with_link(redis, do)
-    _print(reply)
+    if as_json:
+        show_json(_plain(reply))
+    else:
+        _print(reply)
     if isinstance(reply, RedisReplied):
         raise click.exceptions.Exit(1)
+
+
+def _plain(reply: object) -> object:
+    if isinstance(reply, list):
+        return [_plain(part) for part in reply]
+    if isinstance(reply, RedisReplied):
+        return {"error": str(reply)}
+    return reply.decode(errors="backslashreplace") if isinstance(reply, bytes) else reply
 
 
 def _print(reply: object, indent: str = "") -> None:
@@ -108,6 +121,9 @@ def _print(reply: object, indent: str = "") -> None:
                 _print(part, f"{indent}  ")
             else:
                 _print(part, f"{indent}{n}) ")
+    elif isinstance(reply, bytes) and not indent and b"\r\n" in reply:  # INFO and its like: lines for people
+        for text in reply.decode(errors="backslashreplace").splitlines():
+            click.echo(safe(text))
     elif isinstance(reply, bytes):
         click.echo(indent + safe(reply.decode(errors="backslashreplace")))
     elif isinstance(reply, RedisReplied):

@@ -10,8 +10,7 @@ from innkeeper.address import Address, parse_address
 from innkeeper.channel import Command, Reply
 from innkeeper.errors import RedisReplied
 from innkeeper.keys import RoomKeys, room_keys
-from innkeeper.load import read_loads
-from innkeeper.operator.survey import SPOILED, RoomRow, ask, processes
+from innkeeper.operator.survey import SPOILED, RoomRow, ask, loads, processes
 from innkeeper.topology import Commands
 
 BEHIND_S: Final = 2.0
@@ -47,9 +46,8 @@ class House:
 async def house(link: Commands) -> House:
     """Return who is there."""
     alive = frozenset(worker.name for worker in await processes(link, keys.WORKERS) if not worker.is_silent)
-    (flat,) = await ask(link, [("HGETALL", keys.LOAD)])
-    loads = read_loads(dict(zip(flat[::2], flat[1::2], strict=True)))
-    told = [loads[name] for name in alive if name in loads]
+    rows = await loads(link)
+    told = [rows[name] for name in alive if name in rows]
     served = frozenset(kind for load in told for kind in load.kinds)
     return House(alive, served if len(told) == len(alive) else None)
 

@@ -14,6 +14,7 @@ from innkeeper.channel import Command, Reply
 from innkeeper.errors import RedisReplied
 from innkeeper.functions import ROOM_SHARDS
 from innkeeper.keys import room_keys
+from innkeeper.load import Load, read_loads
 from innkeeper.topology import Commands
 from innkeeper.wire import parse_id
 
@@ -114,6 +115,12 @@ async def processes(link: Commands, registry: str) -> list[ProcessRow]:
         ProcessRow(name, max(0.0, (now_ms - named[name]) / 1000), count)
         for name, count in zip(sorted(named), counts, strict=True)
     ]
+
+
+async def loads(link: Commands) -> dict[str, Load]:
+    """Return what workers last told of what they have to do, by incarnation."""
+    (flat,) = await ask(link, [("HGETALL", keys.LOAD)])
+    return read_loads(dict(zip(flat[::2], flat[1::2], strict=True)))
 
 
 async def kinds(link: Commands) -> list[str]:

@@ -1,6 +1,7 @@
 """Answers for people and for programs: tables, by rich where it is installed, or JSON."""
 
 import importlib.util
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, is_dataclass
 from typing import Any
@@ -9,6 +10,7 @@ import click
 import orjson
 
 _GAP = "  "
+_NAMES = 2
 
 
 def safe(value: object) -> str:
@@ -29,10 +31,13 @@ def _plain(value: object) -> Any:
 
 
 def show_table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, title: str = "") -> None:
-    """Print rows under their columns; numbers stand to the right."""
+    """Print rows under their columns; numbers stand to the right.
+
+    A terminal folds what is too wide, but never a row's name and its owner; whatever else reads it gets each row whole.
+    """
     texts = [[safe(cell) for cell in row] for row in rows]
     right = [bool(rows) and all(isinstance(row[n], int | float) for row in rows) for n in range(len(columns))]
-    if importlib.util.find_spec("rich") is not None:
+    if sys.stdout.isatty() and importlib.util.find_spec("rich") is not None:
         _rich(columns, texts, right, title)
     else:
         click.echo(plain_table(columns, texts, right, title))
@@ -59,8 +64,9 @@ def _rich(columns: Sequence[str], texts: Sequence[Sequence[str]], right: Sequenc
     from rich.table import Table  # noqa: PLC0415
 
     table = Table(box=SIMPLE_HEAD, title=title or None, title_justify="left", pad_edge=False)
-    for column, is_right in zip(columns, right, strict=True):
-        table.add_column(column, justify="right" if is_right else "left", overflow="fold")
+    for n, (column, is_right) in enumerate(zip(columns, right, strict=True)):
+        is_name = n < _NAMES and len(columns) > _NAMES
+        table.add_column(column, justify="right" if is_right else "left", overflow="fold", no_wrap=is_name)
     for row in texts:
         table.add_row(*map(escape, row))
     Console(highlight=False, soft_wrap=False).print(table)
