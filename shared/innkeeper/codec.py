@@ -11,6 +11,8 @@ Codec = Literal["json", "raw"]
 
 MOST_DEPTH: Final = 32
 MOST_KEYS: Final = 1_000
+_BYTES: Final = (bytes, bytearray, memoryview)
+_LEAST_DEEP: Final = 2 * MOST_DEPTH  # bytes: what is shorter cannot be too deep
 
 
 class MessageInvalid(ValueError):
@@ -42,7 +44,8 @@ def decode_message(codec: str, *, binary: bool, data: bytes) -> Any:
     value = decode(codec, binary=binary, data=data)
     # Counting bytes is nothing beside parsing them, and for nearly all messages it settles the matter.
     if (
-        (data.count(b"[") + data.count(b"{") > MOST_DEPTH or data.count(b":") > MOST_KEYS)
+        len(data) > _LEAST_DEEP
+        and (data.count(b"[") + data.count(b"{") > MOST_DEPTH or data.count(b":") > MOST_KEYS)
         and not binary
         and codec == "json"
     ):
@@ -73,7 +76,7 @@ def encode(codec: str, value: Any) -> tuple[bool, bytes]:
     Raises:
         OutputInvalid: The codec cannot send a value of this type.
     """
-    if isinstance(value, bytes | bytearray | memoryview):
+    if isinstance(value, _BYTES):
         return True, bytes(value)
     if codec == "raw":
         if isinstance(value, str):

@@ -161,7 +161,10 @@ class State(MutableMapping[str, Any]):
             before = self._stored.get(key)
             if key in self._values:
                 value = self._values[key]
-                data = to_json(value, f"self.state[{key!r}]")
+                try:
+                    data = orjson.dumps(value, option=_STRICT)
+                except (TypeError, ValueError):
+                    data = to_json(value, f"self.state[{key!r}]")  # says it in words
                 if data != before:
                     if not isinstance(value, _KEPT):
                         check_kept(value, data, f"self.state[{key!r}]")

@@ -113,8 +113,10 @@ class Hooks:
         """
         context = self.context
         self.is_partial = True
-        if context.touched or context.state.is_touched:
-            self._settle_state()
+        if context.touched:
+            self._settle_members()
+        elif context.state.is_touched:
+            self.turn.change_state(*context.state.settle())
         if context.outputs:
             self.turn.show(context.take_outputs())
         if context.outbox:
@@ -123,7 +125,7 @@ class Hooks:
             context.timers.settle(self.turn)
         context.was_destroyed = context.is_destroyed
 
-    def _settle_state(self) -> None:
+    def _settle_members(self) -> None:
         context = self.context
         # Whatever may fail comes first; only then is anything taken as stored.
         rows = [(conn, conn.changed_row()) for conn in context.touched if conn.id in context.members]
@@ -133,8 +135,7 @@ class Hooks:
                 conn.settle(row)
                 self.turn.change_member(conn.id, row)
         context.touched.clear()
-        if changed or deleted:
-            self.turn.change_state(changed, deleted)
+        self.turn.change_state(changed, deleted)
 
     def undo(self) -> None:
         """Forget what the hook did."""
