@@ -166,6 +166,7 @@ async def test_a_dead_event_is_shown_retried_and_dropped(house: House) -> None:
     await until(lambda: _dead(house, "desk/dead", 2), "both lie in dead")
     text = await run(house, "dead", "list", "desk/dead")
     assert "such thing" in text and "\x1b[31m" not in text  # noqa: PT018 - one text
+    assert "such thing" in (await ask(house, "room", "desk/dead"))["last_error"]
     newest, oldest = [line["entry"] for line in await ask(house, "dead", "list", "desk/dead")]
     assert "RuntimeError" in await run(house, "dead", "show", "desk/dead", oldest)
     retried = await ask(house, "dead", "retry", "desk/dead", oldest)

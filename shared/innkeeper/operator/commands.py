@@ -91,7 +91,8 @@ def room(redis: str, as_json: bool, room: Address) -> None:
     if not found.exists:
         raise OperatorFailed(f"there is no room {room} (any more)")
     if as_json:
-        show_json({**{name: getattr(found, name) for name in RoomDetail.__slots__}, "trouble": why})
+        facts = {name: getattr(found, name) for name in RoomDetail.__slots__}
+        show_json({**facts, "last_error": found.last_error, "trouble": why})
     else:
         _show_room(found, why)
 
@@ -103,6 +104,7 @@ def _show_room(found: RoomDetail, why: str) -> None:
             "room": row.room,
             "owner": f"{found.lock} (lease {found.lease_ms} ms)" if found.lock else "none: it sleeps, or waits for one",
             "stuck": why or "no",
+            "last error": found.last_error or "none",
             "lag": f"{row.lag} event(s)" + (f", the oldest {row.lag_s:.1f} s" if row.lag else ""),
             "commits": meta.get("version", "0"),
             "last event": meta.get("cursor", "0"),

@@ -1,5 +1,6 @@
 """One room, with everything that its keys say."""
 
+import time
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -47,6 +48,14 @@ class RoomDetail:
     inbox: list[dict[str, str]]
     outbox: int
     dead: list[dict[str, str]]
+
+    @property
+    def last_error(self) -> str:
+        """Why it does not start, or the error of the newest event that still lies put aside; empty: neither."""
+        if "error" in self.meta or not self.dead:
+            return self.meta.get("error", "")
+        at = time.strftime("%F %T", time.localtime(float(self.dead[0]["at_s"])))
+        return f"{self.dead[0].get('error', '')} ({at})"
 
     @property
     def exists(self) -> bool:
