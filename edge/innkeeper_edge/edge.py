@@ -26,7 +26,7 @@ from innkeeper_edge.ingress import Ingress
 from innkeeper_edge.limits import DEFAULT_LIMITS, Limits
 from innkeeper_edge.member import Member
 from innkeeper_edge.rates import Rates
-from innkeeper_edge.sweep import AT_ONCE, Sweep
+from innkeeper_edge.sweep import SWEEP_PIECE, Sweep
 
 if TYPE_CHECKING:
     from innkeeper_edge.traces import EdgeTraces
@@ -353,8 +353,8 @@ class Edge:
 
     async def _reap_oneself(self, incarnation: str, addresses: list[Address]) -> None:
         """Let the old incarnation's members leave, also in rooms that it entered after the reaper had looked."""
-        for at in range(0, len(addresses), AT_ONCE):
-            piece = addresses[at : at + AT_ONCE]
+        for at in range(0, len(addresses), SWEEP_PIECE):
+            piece = addresses[at : at + SWEEP_PIECE]
             while True:
                 try:
                     await self.link.send([functions.reap_edge(room_keys(room), edge=incarnation) for room in piece])

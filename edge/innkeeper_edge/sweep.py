@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 log = logging.getLogger("innkeeper.edge")
 
 JOIN_S = 10.0
-AT_ONCE = 50  # rooms: what has to be said meanwhile shall not wait for milliseconds
+SWEEP_PIECE = 500
+_LEAST_PIECE = 50
+_PIECES = 20  # so that what has to be said meanwhile does not wait for milliseconds
 _PONG_WITHIN_S = 10.0
 _SWEEP_S = 0.9
 
@@ -37,7 +39,9 @@ class Sweep:
         while True:
             edge.thrift.settle()
             feeds = [*edge.feeds.values()]
-            pieces = [feeds[at : at + AT_ONCE] for at in range(0, len(feeds), AT_ONCE)] or [feeds]
+            size = min(max(len(feeds) // _PIECES, _LEAST_PIECE), SWEEP_PIECE)
+            pieces = [feeds[at : at + size] for at in range(0, len(feeds), size)] or [feeds]
+            share_s = _SWEEP_S / len(pieces)
             for piece in pieces:
                 began_s = edge.loop.time()
                 self._sweep_members(piece)
@@ -45,7 +49,7 @@ class Sweep:
                 lanes = by_lane(edge.link, placed, lambda feed: feed.keys.meta)
                 await asyncio.gather(*(self._sweep_lane(lane) for lane in lanes))
                 took_s = edge.loop.time() - began_s
-                await asyncio.sleep(max(_SWEEP_S / len(pieces) - took_s, took_s))  # at most half of its time
+                await asyncio.sleep(max(share_s - took_s, min(took_s, share_s)))  # a slow Redis delays it by no more
 
     async def _sweep_lane(self, feeds: "list[Feed]") -> None:
         try:

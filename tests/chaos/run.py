@@ -14,6 +14,7 @@ from chaos.scenarios import Lane, Scenario
 from chaos.stage import Stage, new_folder
 
 SPARED = "a fault never bit"
+LOGS = "logs are in"
 _SETTLE_S = 40.0
 
 
@@ -90,7 +91,7 @@ async def run(scenario: Scenario, seed: int) -> Outcome:
         outcome = Outcome(scenario, seed, {"fault_s": round(fault_s, 1), **verdict}, stage.count())
         outcome.judge(stage.surprises)
     if outcome.failures:
-        outcome.failures.append(f"logs are in {folder}")
+        outcome.failures.append(f"{LOGS} {folder}")
     else:
         shutil.rmtree(folder)
     return outcome

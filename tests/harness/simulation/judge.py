@@ -36,6 +36,7 @@ from innkeeper.keys import (
 from innkeeper.load import FRESH_MS, read_loads
 
 _SHOWN_WITHIN_S = 3.0  # two looks of the edge's sweep, and some
+_REFUSED_AGAIN_S = 1.0  # an edge tries a full room again within half a second
 _INDEXES = (wake_queue(""), room_index(""), timer_index(""), dead_index(""))
 _NO_LEAVE = {"leave-raises", "leave-hangs"}
 
@@ -149,9 +150,13 @@ class Judge:
             yield from self._let_in(client, record)
 
     def _let_in(self, client: Client, record: RoomRecord) -> Iterator[str]:
-        """Without faults, whose join was committed is told so, and not closed for waiting too long."""
+        """Without faults, whose join was committed is told so, and not closed for waiting too long.
+
+        Unless the room is full: then its members are closed that have had something to say for ten seconds.
+        """
         let_in_at_s = record.let_in_at_s.get(client.member_id)
-        if client.close_code == UNAVAILABLE.code and let_in_at_s is not None:
+        was_full = record.refused_at_s > client.closed_at_s - _REFUSED_AGAIN_S
+        if client.close_code == UNAVAILABLE.code and let_in_at_s is not None and not was_full:
             since_s = max(let_in_at_s, self.calm_since_s)
             if client.closed_at_s > since_s + _SHOWN_WITHIN_S:
                 yield f"{client.name} was closed for waiting, {client.closed_at_s - since_s:.1f} s after its join"

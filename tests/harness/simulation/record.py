@@ -40,6 +40,7 @@ class RoomRecord:
         fired: Timers that have fired: name and id.
         committed: Commits that were carried out, as hashes of all that was sent.
         let_in_at_s: When the join of a connection was committed.
+        refused_at_s: When it last refused an event because its backlog was full.
     """
 
     events: list[Accepted] = field(default_factory=list)
@@ -47,6 +48,7 @@ class RoomRecord:
     token: str = ""
     version: int = 0
     let_in_at_s: dict[str, float] = field(default_factory=dict)
+    refused_at_s: float = -1.0
     released: set[str] = field(default_factory=set)
     fired: set[tuple[str, str]] = field(default_factory=set)
     committed: set[int] = field(default_factory=set)
@@ -95,6 +97,8 @@ class Record:
         letters, iseq = pushed.letters, pushed.first_iseq
         edge, stamp = args[0].decode().split(" ")[0], ""
         self.bitten["events refused as busy"] += letters.count("b")
+        if "b" in letters:
+            record.refused_at_s = self._clock()
         if iseq and iseq <= len(record.events):
             self.bitten["pushes sent again"] += 1
         for n, letter in enumerate(letters):
