@@ -28,6 +28,7 @@ from innkeeper_edge.auth.hiding import hide_secrets
 from innkeeper_edge.auth.options import auth_options, take_options
 from innkeeper_edge.drain import drain
 from innkeeper_edge.edge import Edge
+from innkeeper_edge.handshake import is_origin
 from innkeeper_edge.limits import Limits, allow_open_files, limit_options
 from innkeeper_edge.metrics import EdgeSource
 from innkeeper_edge.traces import EdgeTraces
@@ -36,6 +37,15 @@ log = logging.getLogger("innkeeper.edge")
 
 _DRAIN_S = 5.0
 _END_S = 10.0  # for all that follows the window
+
+
+def check_origins(context: click.Context, option: click.Parameter, origins: tuple[str, ...]) -> tuple[str, ...]:
+    """Refuse what no page's origin can be equal to."""
+    del context, option
+    for origin in origins:
+        if not is_origin(origin):
+            raise click.BadParameter(f"{origin!r} is no origin, such as https://app.example.com, nor '*'")
+    return origins
 
 
 @click.command()
@@ -47,7 +57,12 @@ _END_S = 10.0  # for all that follows the window
 )
 @auth_options()
 @click.option(
-    "--origin", "origins", envvar="INNKEEPER_ORIGIN", multiple=True, help="Origin allowed beside the own host; '*' all."
+    "--origin",
+    "origins",
+    envvar="INNKEEPER_ORIGIN",
+    multiple=True,
+    callback=check_origins,
+    help="Origin allowed beside the own host; '*' all.",
 )
 @click.option("--page/--no-page", envvar="INNKEEPER_PAGE", default=False, help="Serve the page to play with at /.")
 @click.option(

@@ -299,7 +299,7 @@ class Edge:
         while True:
             try:
                 await self._beat()
-                if beats % _KINDS_EVERY_BEATS == 0:
+                if beats % _KINDS_EVERY_BEATS == 0 or not self.kinds:
                     await self._read_kinds()
                 beats += 1
                 if not self.draining:

@@ -196,6 +196,11 @@ def is_allowed_origin(origin_header: str | None, host_header: str, extra_origins
     return any(_parse_origin(extra) == origin for extra in extra_origins)
 
 
+def is_origin(text: str) -> bool:
+    """Return whether an extra origin can match any: else it is a mistake, such as a pattern or a path behind it."""
+    return text == "*" or _parse_origin(text) is not None
+
+
 def _parse_origin(text: str) -> tuple[str, str, int | None] | None:
     """Return scheme, host and port of an origin that is nothing else, so no path, no user, no blank."""
     match = _ORIGIN.fullmatch(text.lower()) if text.isascii() else None

@@ -4,7 +4,7 @@ import asyncio
 from typing import TYPE_CHECKING, Final
 
 import orjson
-from aiohttp import web
+from aiohttp import ClientPayloadError, web
 from multidict import CIMultiDict
 
 from innkeeper.request import HEAD_BYTES, HOP_HEADERS, Request, Response, parse_query
@@ -73,6 +73,8 @@ async def _body(request: web.BaseRequest, limit_bytes: int) -> bytes | Rejection
                 pieces.append(piece)
     except TimeoutError:
         return Rejection(408, "body_too_slow", f"the body did not come within {_BODY_S:g} s")
+    except (ConnectionError, web.PayloadAccessError, ClientPayloadError):  # nobody is there to read why
+        return Rejection(400, "body_cut_off", "the body ended too soon")
     return b"".join(pieces)
 
 

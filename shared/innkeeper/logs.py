@@ -64,10 +64,9 @@ def set_up_logs(level: str, log_format: str | None = None) -> None:
     own.handlers = [handler]
     own.setLevel(level.upper())
     own.propagate = False
-    if is_json:  # else the lines of others would stand between
-        others = logging.getLogger()
-        others.handlers = [one for one in others.handlers if not isinstance(one.formatter, JsonFormatter)]
-        others.addHandler(handler)
+    others = logging.getLogger()  # rooms, rq, aiohttp: nobody forges a line, or tells a secret, by way of them
+    others.handlers = [one for one in others.handlers if not isinstance(one.formatter, JsonFormatter | TextFormatter)]
+    others.addHandler(handler)
 
 
 def escaped(text: str) -> str:

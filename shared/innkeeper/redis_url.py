@@ -17,6 +17,8 @@ _UNREADABLE = "it cannot be read; in a password, write %40 for @, %2F for /, %3A
 
 def without_password(url: str) -> str:
     """Return a Redis URL fit for logs and terminals: a password in it shows as three stars."""
+    if "://" not in url and "@" in url:  # a slip: what stands before the last @ may be a password
+        url = "***@" + url.rpartition("@")[2]
     return _IN_QUERY.sub("***", _USERINFO.sub(_starred, url, count=1))
 
 
@@ -50,6 +52,7 @@ def refuse_insecure(url: str) -> None:
     if parts.scheme == "unix" or parts.password or query.get("password") or query.get("ssl_certfile"):
         return
     hosts = [urlsplit(f"//{text}").hostname or "" for text in parts.netloc.rpartition("@")[2].split(",")]
+    hosts.append(query.get("host", ""))  # redis-py goes there, whatever stands before
     remote = [host for host in hosts if host and not _is_here(host)]
     if remote:
         raise RedisUnusable(

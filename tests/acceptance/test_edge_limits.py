@@ -132,6 +132,24 @@ async def test_a_flood_is_slowed_down_then_closed(house: House) -> None:
     await quiet.close()
 
 
+async def test_a_flood_of_what_was_said_before_is_closed(house: House) -> None:
+    """A session that says the same message again and again has the rate of every socket."""
+    async with connect(port(house)) as socket:
+        headers: dict[str, str | list[str] | None] = {
+            "Sec-WebSocket-Protocol": "innkeeper.v1", "X-Forwarded-For": "198.51.100.4"
+        }  # fmt: skip
+        await socket.send(request_head("/parties/ledger/again", headers))
+        assert (await socket.answer()).status == 101
+        await socket.send(frame(TEXT, b'!{"hello":{"secret":"0123456789abcdef0123456789abcdef","generation":1}}'))
+        await socket.send(frame(TEXT, b'1 {"i":1}') * 3_000)
+        began_s = time.monotonic()
+        code = 0
+        while time.monotonic() - began_s < 10 and not code:
+            with suppress(TimeoutError):
+                code = await socket.close_code()
+        assert code == 4529
+
+
 async def test_a_flood_of_pings_is_closed(house: House) -> None:
     """Fifty pings may come at once, then it is 4529; the others of the edge do not notice."""
     quiet = await house.join("ledger/pings", name="quiet")

@@ -6,6 +6,7 @@ import inspect
 import logging
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from pathlib import Path
@@ -106,6 +107,8 @@ class FunctionAuthenticator:
             return _NOT_YOU
         try:
             return _read(found)
+        except Refused as refused:
+            return refuse(str(refused))
         except (PatternInvalid, TypeError, ValueError) as error:
             log.error("--auth %s returned what is no user: %s", self._target, error)  # noqa: TRY400 - as above
             return _UNDECIDED
@@ -162,6 +165,8 @@ def _read(found: object) -> Grant:
     expires_s = float(fields.get("expires_s", "inf"))
     if not expires_s > 0:
         raise ValueError("its expires_s is no Unix time")
+    if expires_s <= time.time():
+        raise Refused("what you came with has expired")
     return Grant(User(user_id, shown_name(name) or shown_name(user_id)), patterns, expires_s, is_renewable=False)
 
 

@@ -70,7 +70,7 @@ class JwtAuthenticator:
         if self._settings.jwks:
             await self._refresh()
         if self._settings.jwks.startswith("http://"):
-            shown = without_password(self._settings.jwks)
+            shown = _shown(self._settings.jwks)
             log.warning("the keys at %s come without TLS: who is on the way there can let in anybody", shown)
 
     async def grant(self, request: web.BaseRequest) -> Grant | Rejection:
@@ -119,12 +119,12 @@ class JwtAuthenticator:
             try:
                 keys = await _keys_at(url)
             except (aiohttp.ClientError, TimeoutError, AuthInvalid, ValueError) as error:
-                log.warning("the keys at %s could not be had: %s", without_password(url), _why(error))
+                log.warning("the keys at %s could not be had: %s", _shown(url), _why(error))
                 return
             if keys:
                 self._fetched, self._fetched_at_s = keys, time.monotonic()
             else:
-                log.warning("the JWKS at %s has no key that can be used", without_password(url))
+                log.warning("the JWKS at %s has no key that can be used", _shown(url))
 
     # --- tokens ---------------------------------------------------------------------------------------------------
     async def _verified(self, token: str) -> dict[str, Any]:
@@ -193,6 +193,12 @@ _REASONS: Final[dict[type[Exception], str]] = {
 
 def _is_time(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < _LATEST_S
+
+
+def _shown(url: str) -> str:
+    """Return a URL fit for logs: its query may hold a key."""
+    base, mark, _ = without_password(url).partition("?")
+    return f"{base}?***" if mark else base
 
 
 def _why(error: Exception) -> str:

@@ -115,3 +115,19 @@ def test_other_libraries_speak_json_too(monkeypatch: pytest.MonkeyPatch, capsys:
         ("aiohttp.server", "something"),
         ("innkeeper", "mine"),
     ]
+
+
+def test_other_libraries_forge_no_line_either(capsys: pytest.CaptureFixture[str]) -> None:
+    """Nor in text, which is the default: what rooms and rq log is written out and starred out as well."""
+    own, others = logging.getLogger("innkeeper"), logging.getLogger()
+    before = own.handlers, own.level, own.propagate, list(others.handlers)
+    try:
+        logs.set_up_logs("info", "text")
+        logs.set_up_logs("info", "text")
+        logging.getLogger("myroom").warning("said %s", "\x1b[31m\nFORGED ?token=SECRET1")
+    finally:
+        own.handlers, own.level, own.propagate, others.handlers = before
+    said = capsys.readouterr().err
+    assert "\x1b" not in said
+    assert "SECRET1" not in said
+    assert [line[:4] for line in said.splitlines()[1:]] == ["    "]

@@ -56,3 +56,16 @@ def test_a_remote_server_without_a_password_is_refused(url: str, monkeypatch: py
 def test_what_is_local_or_asks_for_a_login_is_taken(url: str) -> None:
     """Loopback, sockets of the file system, passwords and certificates."""
     refuse_insecure(url)
+
+
+@pytest.mark.parametrize("url", ["u:SECRET@h:1", "//u:SECRET@h:1", "redis:u:SECRET@h", "redis:/u:SECRET@h:1/0"])
+def test_a_slip_in_the_scheme_shows_no_password(url: str) -> None:
+    """What has no scheme to speak of is starred out up to the host."""
+    assert "SECRET" not in without_password(url)
+
+
+def test_a_host_in_the_query_counts() -> None:
+    """The client library goes there, whatever stands before."""
+    with pytest.raises(RedisUnusable, match="another machine"):
+        refuse_insecure("redis:///0?host=192.0.2.1")
+    refuse_insecure("redis:///0?host=127.0.0.1")
