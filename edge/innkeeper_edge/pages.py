@@ -8,6 +8,7 @@ from aiohttp import web
 
 from innkeeper_edge.client_file import ClientFile
 from innkeeper_edge.edge import Edge
+from innkeeper_edge.requests import sent
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -54,7 +55,7 @@ class Pages:
             raise web.HTTPNotFound
         if request.method not in _METHODS:
             raise web.HTTPMethodNotAllowed(request.method, _METHODS)
-        return await handler(request)
+        return await sent(request, await handler(request))
 
     async def _health(self, request: web.BaseRequest) -> web.Response:  # noqa: ARG002 - a handler's signature
         """Answer 200 once Redis was reached and the kinds are known, else 503."""

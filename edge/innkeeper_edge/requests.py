@@ -1,7 +1,7 @@
 """Plain HTTP to a room: read, asked, answered."""
 
 import asyncio
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import orjson
 from aiohttp import ClientPayloadError, web
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 _BODY_S: Final = 30.0
 _READ_S: Final = 30.0
+Sent = TypeVar("Sent", bound=web.StreamResponse)
 _CONTINUE: Final = "100-continue"
 _NO_REQUESTS: Final = Rejection(404, "no_requests", "rooms of this kind take no requests")
 
@@ -48,7 +49,7 @@ async def serve(  # noqa: PLR0917 - all that is known of it
     if answer is None:
         return _error(504, "no_answer", "the room did not answer in time; it may have handled the request")
     if isinstance(answer, bytes):
-        return await _sent(request, _response(Response.decode(answer)))
+        return await sent(request, _response(Response.decode(answer)))
     return _error(503, "unavailable", answer.reason, (("Retry-After", "1"),))
 
 
@@ -103,7 +104,7 @@ def _response(answer: Response) -> web.Response:
     return web.Response(status=answer.status, body=answer.body, headers=headers)
 
 
-async def _sent(request: web.BaseRequest, response: web.Response) -> web.Response:
+async def sent(request: web.BaseRequest, response: Sent) -> Sent:
     """Send an answer; whoever has not read it in time is cut off, as it would be kept for as long."""
     try:
         async with asyncio.timeout(_READ_S):

@@ -20,7 +20,7 @@ async def test_an_answer_that_nobody_reads_ends_the_connection(monkeypatch: pyte
 
     async def handle(request: web.Request) -> web.StreamResponse:
         try:
-            return await requests._sent(request, web.Response(body=b"x" * _BYTES))
+            return await requests.sent(request, web.Response(body=b"x" * _BYTES))
         finally:
             ended.set()
 
