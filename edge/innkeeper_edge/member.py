@@ -251,6 +251,11 @@ class Member:
         self.waiting_bytes -= size_bytes
         self._go_on()
 
+    def counted(self, size_bytes: int) -> None:
+        """Count what is not pushed, such as a message said again: whoever floods with it has a rate, too."""
+        self.took(size_bytes)
+        self.settled(size_bytes)
+
     def throttle(self) -> None:
         """Read nothing for a while: it was too fast."""
         self.is_throttled = True

@@ -55,7 +55,8 @@ class Pages:
             raise web.HTTPNotFound
         if request.method not in _METHODS:
             raise web.HTTPMethodNotAllowed(request.method, _METHODS)
-        return await sent(request, await handler(request))
+        response = await handler(request)
+        return response if isinstance(response, web.FileResponse) else await sent(request, response)
 
     async def _health(self, request: web.BaseRequest) -> web.Response:  # noqa: ARG002 - a handler's signature
         """Answer 200 once Redis was reached and the kinds are known, else 503."""

@@ -229,7 +229,7 @@ class SessionMember(Member):
         assert edge is not None  # noqa: S101 - nothing is read before it has entered
         self.heard_at_s = edge.loop.time()
         if self.stage is Stage.MOVED and not self.closing:
-            self._count_only(payload)
+            self.counted(len(payload))
             self._take_hello(payload, is_text=is_text)
             return not self.is_overfull
         if self.closing or not self.pushed or self._is_leaving:
@@ -248,7 +248,7 @@ class SessionMember(Member):
     def _take(self, kind: str, number: int, body: bytes) -> None:
         expected = self._expected
         if number != expected:
-            self._count_only(body)
+            self.counted(len(body))
         if number < expected:
             if number <= self.accepted:
                 self.say(ack=self.accepted)
@@ -262,11 +262,6 @@ class SessionMember(Member):
         elif expected and not self._is_skipping:
             self.write(control(error="out_of_order", expected=expected))
             self.close_with(BAD_FRAME)
-
-    def _count_only(self, body: bytes) -> None:
-        """Count what is not pushed, such as a message said again: whoever floods with it has a rate, too."""
-        self.took(len(body))
-        self.settled(len(body))
 
     # --- what became of them --------------------------------------------------------------------------------------
     def answered(self, event: PushEvent, letter: str) -> bool:
