@@ -138,7 +138,7 @@ class Sessions:
     def deliver(self, previous: StreamId, mark: int, outputs: "list[Output]") -> None:
         """Show outputs of one mark, which follow the one at ``previous``; each socket gets one write."""
         if not self.sockets:
-            self._quiet.clear()
+            self._end_quiet()
             return
         touched: dict[SessionMember, None] = {}
         run: list[bytes] = []

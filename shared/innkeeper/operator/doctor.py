@@ -51,6 +51,7 @@ async def examine(link: Commands) -> list[Finding]:
     """Return all that is wrong, the whole before single rooms; nothing is changed."""
     there = await house(link)
     workers, edges = await processes(link, keys.WORKERS), await processes(link, keys.EDGES)
+    known = await kinds(link)
     rooms = await rows(link, await addresses(link))
     found = await _settings(link)
     if not there.alive:
@@ -61,10 +62,10 @@ async def examine(link: Commands) -> list[Finding]:
     found += _silent("edge", "a worker will let its members leave", edges, there)
     found += [
         Finding(f"kind {kind}", "no living worker serves it; if it is gone for good: HDEL inn:kinds")
-        for kind in await kinds(link)
+        for kind in known
         if there.alive and not there.serves(kind)
     ]
-    found += await _indexes(link, there.alive)
+    found += await _indexes(link, workers, edges, known)
     found += await _rooms(link, rooms, there)
     found += await _ghosts(link, [row for row in rooms if row.members], {edge.name for edge in edges})
     found += await _owing(link, rooms)
@@ -123,12 +124,14 @@ def _wants_waking(row: RoomRow, there: House) -> bool:
     return not row.error and not row.owner and not row.is_woken and there.serves(row.room.partition("/")[0])
 
 
-async def _indexes(link: Commands, alive: frozenset[str]) -> list[Finding]:
+async def _indexes(
+    link: Commands, workers: list[ProcessRow], edges: list[ProcessRow], known: list[str]
+) -> list[Finding]:
     """Find names in the indexes that are no rooms, and rooms in a worker's set that another one owns."""
     found: list[Finding] = []
     names = [index(shard) for index in _INDEXES for shard in range(ROOM_SHARDS)]
-    names += [keys.wake_queue(kind) for kind in await kinds(link)]
-    sets = [keys.edge_rooms(edge.name) for edge in await processes(link, keys.EDGES)]
+    names += [keys.wake_queue(kind) for kind in known]
+    sets = [keys.edge_rooms(edge.name) for edge in edges]
     commands: list[Command] = [("ZRANGE", name, 0, -1) for name in names] + [("SMEMBERS", name) for name in sets]
     for name, members in zip([*names, *sets], await ask(link, commands, spoiled=True), strict=True):
         if isinstance(members, RedisReplied):
@@ -136,7 +139,8 @@ async def _indexes(link: Commands, alive: frozenset[str]) -> list[Finding]:
             continue
         strange = [member for member in members if not _is_room(member.decode(errors="replace"))]
         found += [_stale(link, "SREM" if name in sets else "ZREM", name, member, "is no room") for member in strange]
-    for worker in await processes(link, keys.WORKERS):
+    alive = {worker.name for worker in workers if not worker.is_silent}
+    for worker in workers:
         name = keys.worker_rooms(worker.name)
         members = sorted(await link.call("SMEMBERS", name))
         good = [member for member in members if _is_room(member.decode(errors="replace"))]

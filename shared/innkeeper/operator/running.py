@@ -1,7 +1,7 @@
 """How an operator's command runs: its options, its connection, and its errors in words."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeVar
 
 import click
@@ -17,7 +17,7 @@ from innkeeper.topology import Commands, open_link
 Answer = TypeVar("Answer")
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 
-LINK_S = 5.0
+_LINK_S = 5.0
 
 
 class OperatorFailed(InnkeeperError):
@@ -62,18 +62,23 @@ def with_link(redis_url: str, work: Callable[[Commands], Awaitable[Answer]]) -> 
         RedisUnusable: Nobody answers there.
         OperatorFailed: Redis refused a command, such as one that its user may not use.
     """
-    return with_two_links(redis_url, lambda link, _: work(link))
+    return _with_links(redis_url, ("operator",), lambda links: work(links[0]))
 
 
 def with_two_links(redis_url: str, work: Callable[[Commands, Commands], Awaitable[Answer]]) -> Answer:
-    """Run some work that also blocks, for less than :data:`LINK_S` seconds, on the second link; errors as above."""
+    """Run some work that also blocks, for less than five seconds, on the second link; errors as above."""
+    return _with_links(redis_url, ("operator", "operator, blocking"), lambda links: work(links[0], links[1]))
 
+
+def _with_links(
+    redis_url: str, names: Sequence[str], work: Callable[[Sequence[Commands]], Awaitable[Answer]]
+) -> Answer:
     async def run() -> Answer:
         timeout_s = DEFAULT_TIMES.redis_timeout_ms / 1000
         where = await check_redis(redis_url, timeout_s=timeout_s, shown=without_password(redis_url), quiet=True)
-        links = [open_link(where, timeout_s=LINK_S, name=name) for name in ("operator", "operator, blocking")]
+        links = [open_link(where, timeout_s=_LINK_S, name=name) for name in names]
         try:
-            return await work(links[0], links[1])
+            return await work(links)
         finally:
             for link in links:
                 await link.close()

@@ -144,11 +144,12 @@ async def addresses(link: Commands) -> list[Address]:
     for index in (keys.room_index, keys.timer_index, keys.outbox_index):
         commands += [("ZRANGE", index(shard), 0, -1) for shard in range(ROOM_SHARDS)]
     replies = await ask(link, commands, spoiled=True)
-    found = _read({name.decode(errors="replace") for reply in replies if _is_sound(reply) for name in reply})
-    return sorted({*found, *_read(await waiting(link, {room.kind for room in found}))})
+    found = read_rooms({name.decode(errors="replace") for reply in replies if _is_sound(reply) for name in reply})
+    return sorted({*found, *read_rooms(await waiting(link, {room.kind for room in found}))})
 
 
-def _read(names: Iterable[str]) -> list[Address]:
+def read_rooms(names: Iterable[str]) -> list[Address]:
+    """Return the rooms among names out of an index."""
     found = []
     for name in names:
         try:
