@@ -1,5 +1,6 @@
 """The JavaScript client as edges serve it, in real headless Chromium. Run it with ``make browser``."""
 
+import asyncio
 import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -10,7 +11,8 @@ import pytest
 
 from chaos.proxy import Proxy
 from harness import session_rooms
-from harness.browser import Tab, chromium
+from harness.bots import bot
+from harness.browser import Browser, Tab, chromium
 from harness.house import House, until
 
 pytestmark = pytest.mark.browser
@@ -29,10 +31,10 @@ CONNECT = """(async () => {
 class Stage:
     """A house behind one address, and a browser."""
 
-    def __init__(self, house: House, proxy: Proxy, open_tab: Any) -> None:
+    def __init__(self, house: House, proxy: Proxy, browser: Browser) -> None:
         self.house = house
         self.proxy = proxy
-        self._open_tab = open_tab
+        self.browser = browser
 
     @property
     def url(self) -> str:
@@ -41,7 +43,7 @@ class Stage:
 
     async def enter(self, room: str, **options: Any) -> Tab:
         """Open a tab whose page connects to a room."""
-        tab: Tab = await self._open_tab(self.url)
+        tab = await self.browser.open(self.url)
         await self.connect(tab, room, **options)
         return tab
 
@@ -65,8 +67,8 @@ async def stage(tmp_path: Path) -> AsyncIterator[Stage]:
     async with House(tmp_path, edges=2, workers=2, target=session_rooms.__file__) as house:
         proxy = Proxy(house.edges[0].facts["port"], seed=1)
         await proxy.start()
-        async with chromium(tmp_path) as open_tab:
-            yield Stage(house, proxy, open_tab)
+        async with chromium(tmp_path) as browser:
+            yield Stage(house, proxy, browser)
         await proxy.close()
 
 
@@ -92,6 +94,38 @@ async def test_a_page_outlives_its_edge_and_the_owner(stage: Stage) -> None:
     assert [value["n"] for value in stories[0]] == list(range(1, 201))
     for name in ("ann", "bob"):
         assert [value["i"] for value in stories[0] if value["from"] == name] == list(range(100))
+
+
+@pytest.mark.parametrize("way", ["open", "dead"])
+async def test_a_laptop_that_slept_goes_on(stage: Stage, way: str) -> None:
+    """While it is closed its sockets stand still, or die unheard; awake, the page has and has sent all of it once."""
+    room = "diary/sleep"
+    tab = await stage.enter(room, query={"name": "ann"})
+    url = stage.house.url(room, edge=1).partition("?")[0]
+    async with bot("python", url, "bob") as bob:
+        await tab.run("window.sent = []; for (let i = 0; i < 50; i++) sent.push(room.send({ i })); 0")
+        stage.browser.sleep()
+        if way == "dead":
+            stage.proxy.hold_up = stage.proxy.hold_down = True
+        for number in range(130):
+            assert bob.say() == number
+            await asyncio.sleep(0.1)
+        if way == "dead":
+            stage.proxy.cut()
+            stage.proxy.heal()
+        stage.browser.wake()
+        await tab.run("for (let i = 50; i < 100; i++) sent.push(room.send({ i })); 0")
+        await tab.run("Promise.all(sent.flatMap((one) => [one, one.applied])).then(() => 0)")
+        await bob.is_told(list(range(130)))
+        await _shows(tab, "got.filter((value) => value.n).length === 230")
+        story = await tab.run("got.filter((value) => value.n).map((value) => [value.n, value.from, value.i])")
+        await bob.gets(lambda told: len(told) == 230, "all 230 numbers")
+        assert [tuple(one) for one in story] == bob.story
+        assert [n for n, _, _ in story] == list(range(1, 231))
+        for name, count in (("ann", 100), ("bob", 130)):
+            assert [i for _, who, i in story if who == name] == list(range(count))
+        assert await tab.run("seen") == ["open", "down", "open"]
+        assert await stage.notes(room) == [["came", "ann"], ["came", "bob"], ["dropped", "ann"], ["resumed", "ann"]]
 
 
 async def test_a_closed_tab_has_left(stage: Stage) -> None:

@@ -39,10 +39,10 @@ async def pages_of(example: str, folder: Path, examples: Path = ROOT / "examples
     dev = await asyncio.to_thread(Role, ["dev", target, *options], folder / "dev.log")
     tabs = []
     try:
-        async with chromium(folder) as open_tab:
+        async with chromium(folder) as browser:
 
             async def open_page(query: str = "", condition: str = "true") -> Tab:
-                tab = await open_tab("about:blank")
+                tab = await browser.open("about:blank")
                 await tab.call("Page.enable")
                 await tab.call("Page.addScriptToEvaluateOnNewDocument", source=WATCH)
                 await tab.call("Page.navigate", url=f"http://127.0.0.1:{dev.facts['port']}/{query}")

@@ -28,10 +28,10 @@ async def house(tmp_path: Path) -> AsyncIterator[House]:
 @pytest.fixture
 async def open_tab(tmp_path: Path, house: House) -> AsyncIterator[Any]:
     """Return what opens a tab on the inspector."""
-    async with chromium(tmp_path) as open_one:
+    async with chromium(tmp_path) as browser:
 
         async def opened(fragment: str = "") -> Tab:
-            tab: Tab = await open_one("about:blank")
+            tab: Tab = await browser.open("about:blank")
             await tab.call("Page.navigate", url=f"http://127.0.0.1:{house.inspectors[0].facts['port']}/{fragment}")
             return tab
 

@@ -48,10 +48,10 @@ async def house(tmp_path: Path) -> AsyncIterator[House]:
 @pytest.fixture
 async def open_tab(tmp_path: Path, house: House) -> AsyncIterator[Any]:
     """Return what opens a tab on the edge's page."""
-    async with chromium(tmp_path) as open_one:
+    async with chromium(tmp_path) as browser:
 
         async def open_page() -> Page:
-            return Page(await open_one(f"http://127.0.0.1:{house.edges[0].facts['port']}/"))
+            return Page(await browser.open(f"http://127.0.0.1:{house.edges[0].facts['port']}/"))
 
         yield open_page
 
@@ -63,11 +63,11 @@ async def test_the_page_takes_a_token_along(house: House, tmp_path: Path) -> Non
     jwt_options = ("--auth", "jwt", "--jwt-key", str(tmp_path / "key"), "--jwt-audience", "here")
     port = (await house.add_edge("--page", *jwt_options)).facts["port"]
     token = jwt.encode({"sub": "1", "name": "Ann", "aud": "here", "exp": time.time() + 60, "rooms": ["chat/*"]}, secret)
-    async with chromium(tmp_path) as open_one:
-        page = Page(await open_one(f"http://127.0.0.1:{port}/?token={token}"))
+    async with chromium(tmp_path) as browser:
+        page = Page(await browser.open(f"http://127.0.0.1:{port}/?token={token}"))
         await page.enter("lobby", "eve")
         await page.shows("Ann", "members")
-        stranger = Page(await open_one(f"http://127.0.0.1:{port}/"))
+        stranger = Page(await browser.open(f"http://127.0.0.1:{port}/"))
         await stranger.enter("lobby", "eve")
         await stranger.shows("trying again", "state")
 

@@ -3,8 +3,10 @@
 import asyncio
 import base64
 import itertools
+import os
 import shutil
-from collections.abc import AsyncIterator, Awaitable, Callable
+import signal
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -120,14 +122,37 @@ def _element(selector: str) -> str:
     return f"document.querySelector('{selector}')"
 
 
+class Browser:
+    """A running Chromium: what opens tabs in it, and puts it to sleep."""
+
+    def __init__(self, base: str, session: aiohttp.ClientSession, group: int) -> None:
+        self._base = base
+        self._session = session
+        self._group = group
+
+    async def open(self, url: str) -> Tab:
+        """Open a tab on an address."""
+        async with self._session.put(f"{self._base}/json/new?{url}") as answer:
+            target = await answer.json()
+        return Tab(await self._session.ws_connect(target["webSocketDebuggerUrl"]))
+
+    def sleep(self) -> None:
+        """Stop all its processes, as a closed laptop does: nothing runs, sockets stay open."""
+        os.killpg(self._group, signal.SIGSTOP)
+
+    def wake(self) -> None:
+        """Let them go on."""
+        os.killpg(self._group, signal.SIGCONT)
+
+
 @asynccontextmanager
-async def chromium(folder: Path) -> AsyncIterator[Callable[[str], Awaitable[Tab]]]:
-    """Start Chromium; return what opens a tab on an address."""
+async def chromium(folder: Path) -> AsyncIterator[Browser]:
+    """Start Chromium."""
     program = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     assert program, "Chromium is not installed (on Debian: apt-get install chromium)"
     profile = folder / "profile"
     process = await asyncio.create_subprocess_exec(
-        program, *_QUIET, f"--user-data-dir={profile}", "about:blank",
+        program, *_QUIET, f"--user-data-dir={profile}", "about:blank", start_new_session=True,
         stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL,
     )  # fmt: skip
     try:
@@ -135,13 +160,8 @@ async def chromium(folder: Path) -> AsyncIterator[Callable[[str], Awaitable[Tab]
         await until(lambda: port_file.exists() and port_file.read_text().count("\n"), "Chromium is up", timeout_s=30)
         base = f"http://127.0.0.1:{port_file.read_text().split()[0]}"
         async with aiohttp.ClientSession() as session:
-
-            async def open_one(url: str) -> Tab:
-                async with session.put(f"{base}/json/new?{url}") as answer:
-                    target = await answer.json()
-                return Tab(await session.ws_connect(target["webSocketDebuggerUrl"]))
-
-            yield open_one
+            yield Browser(base, session, process.pid)
     finally:
+        os.killpg(process.pid, signal.SIGCONT)
         process.terminate()
         await process.wait()
