@@ -1,5 +1,6 @@
-"""Who may open a socket here: so many in all, from one address, of one user, and so many handshakes a second."""
+"""Who may open a socket or ask a room: so many in all, from one address, of one user, and so many a second."""
 
+import asyncio
 import logging
 from collections import Counter
 from collections.abc import Callable
@@ -12,6 +13,7 @@ from innkeeper.close_codes import (
     TOO_MANY_HANDSHAKES,
     TOO_MANY_OF_ADDRESS,
     TOO_MANY_OF_USER,
+    Refusal,
 )
 from innkeeper_edge.handshake import Rejection, rejected
 from innkeeper_edge.limits import Limits, Network
@@ -28,15 +30,53 @@ _IPV6_HOST_BITS = 64
 Address = IPv4Address | IPv6Address
 
 
+class Places:
+    """So many in all, of one source and of one user; a source or user that is empty is not counted."""
+
+    __slots__ = ("_by_source", "_by_user", "_limits", "count")
+
+    def __init__(self, limits: Limits) -> None:
+        self.count = 0
+        self._limits = limits
+        self._by_source: Counter[str] = Counter()
+        self._by_user: Counter[str] = Counter()
+
+    def lacks(self, source: str, user_id: str) -> Refusal | None:
+        """Return why there is no place left, None where there is one."""
+        limits = self._limits
+        if limits.max_connections and self.count >= limits.max_connections:
+            return EDGE_FULL
+        if source and limits.connections_per_ip and self._by_source[source] >= limits.connections_per_ip:
+            return TOO_MANY_OF_ADDRESS
+        if user_id and limits.connections_per_user and self._by_user[user_id] >= limits.connections_per_user:
+            return TOO_MANY_OF_USER
+        return None
+
+    def take(self, source: str, user_id: str) -> None:
+        """Count one."""
+        self.count += 1
+        self._by_source[source] += 1
+        self._by_user[user_id] += 1
+
+    def leave(self, source: str, user_id: str) -> None:
+        """Count one less."""
+        self.count -= 1
+        for counter, name in ((self._by_source, source), (self._by_user, user_id)):
+            counter[name] -= 1
+            if not counter[name]:
+                del counter[name]
+
+
 class Admitted:
-    """One socket's place; a context manager that gives it back."""
+    """One place that is taken; a context manager that gives it back."""
 
-    __slots__ = ("_admission", "_source", "_user")
+    __slots__ = ("_places", "_source", "_user")
 
-    def __init__(self, admission: "Admission", source: str, user: str) -> None:
-        self._admission = admission
+    def __init__(self, places: Places, source: str, user: str) -> None:
+        self._places = places
         self._source = source
         self._user = user
+        places.take(source, user)
 
     def __enter__(self) -> None:
         """Hold the place, as since it was given."""
@@ -44,32 +84,35 @@ class Admitted:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._admission.leave(self._source, self._user)
+        self._places.leave(self._source, self._user)
 
 
 class Admission:
-    """Counts the sockets of this process.
+    """Counts the sockets of this process, and apart from them the requests that are being answered.
 
     Args:
-        limits: How many there may be.
+        limits: How many there may be, of each of both.
         now: A clock that only goes forward, in seconds.
 
     Attributes:
-        count: Sockets that are open, or being opened.
         refused_count: Handshakes and requests refused because of a limit.
     """
 
     def __init__(self, limits: Limits, now: Callable[[], float]) -> None:
-        self.count = 0
         self.refused_count = 0
         self._limits = limits
         self._now = now
         self._burst = float(limits.handshake_rate * _HANDSHAKE_BURST_S)
         self._credit = self._burst
         self._credited_at_s = now()
-        self._by_source: Counter[str] = Counter()
-        self._by_user: Counter[str] = Counter()
+        self._sockets = Places(limits)
+        self._requests = Places(limits)
         self._has_warned = False
+
+    @property
+    def count(self) -> int:
+        """Sockets that are open, or being opened."""
+        return self._sockets.count
 
     def knock(self) -> Rejection | None:
         """Count a handshake or request; return why it goes no further. Ask this before anything that costs more."""
@@ -85,50 +128,32 @@ class Admission:
             self._credit -= 1
         return None
 
-    def admit(self, request: "web.BaseRequest", user_id: str) -> Admitted | Rejection:
-        """Give a socket a place, or say why there is none.
+    def admit(self, request: "web.BaseRequest", user_id: str, *, is_socket: bool = True) -> Admitted | Rejection:
+        """Give a socket, or a request until it is answered, a place, or say why there is none.
 
         Args:
-            request: The handshake.
+            request: The handshake or request.
             user_id: Who was authenticated; empty: nobody.
+            is_socket: Which of the two it is.
         """
-        limits = self._limits
-        source = self._source(request) if limits.connections_per_ip else ""
-        refusal = None
-        if limits.max_connections and self.count >= limits.max_connections:
-            refusal = EDGE_FULL
-        elif source and self._by_source[source] >= limits.connections_per_ip:
-            refusal = TOO_MANY_OF_ADDRESS
+        source = self._source(request) if self._limits.connections_per_ip else ""
+        places = self._sockets if is_socket else self._requests
+        refusal = places.lacks(source, user_id)
+        if refusal is None:
+            return Admitted(places, source, user_id)
+        if refusal is TOO_MANY_OF_ADDRESS:
             self._warn_of_proxy(request)
-        elif user_id and limits.connections_per_user and self._by_user[user_id] >= limits.connections_per_user:
-            refusal = TOO_MANY_OF_USER
-        if refusal is not None:
-            self.refused_count += 1
-            return rejected(refusal)
-        self.count += 1
-        self._by_source[source] += 1
-        self._by_user[user_id] += 1
-        return Admitted(self, source, user_id)
-
-    def leave(self, source: str, user_id: str) -> None:
-        """Take a place back."""
-        self.count -= 1
-        for counter, name in ((self._by_source, source), (self._by_user, user_id)):
-            counter[name] -= 1
-            if not counter[name]:
-                del counter[name]
+        self.refused_count += 1
+        return rejected(refusal)
 
     def _source(self, request: "web.BaseRequest") -> str:
-        """Return what counts as one source: an IPv4 address or an IPv6 /64; empty for this machine itself."""
+        """Return where a request is from, see :func:`source_of`."""
         # Not request.remote: it would be kept with the socket.
-        at = request.transport.get_extra_info("peername") if request.transport is not None else None
-        peer = at[0] if isinstance(at, tuple) else ""
-        address = client_address(peer, request.headers.getall(_FORWARDED, ()), self._limits.trusted_proxy)
-        if address is None or address.is_loopback:
-            return ""
-        if isinstance(address, IPv6Address):
-            return str(int(address) >> _IPV6_HOST_BITS)
-        return str(address)
+        peer = peer_of(request.transport)
+        client = client_address(peer, request.headers.getall(_FORWARDED, ()), self._limits.trusted_proxy)
+        if client is not None and client.is_loopback and not source_of(parse_address(peer)):
+            return ""  # this machine, perhaps through a proxy on it; from elsewhere that is a client's own word
+        return str(client) if client is not None and client.is_loopback else source_of(client)
 
     def _warn_of_proxy(self, request: "web.BaseRequest") -> None:
         """Say once that all clients of a proxy count as one."""
@@ -139,6 +164,21 @@ class Admission:
                 "name it with --trusted-proxy",
                 request.remote,
             )
+
+
+def peer_of(transport: asyncio.BaseTransport | None) -> str:
+    """Return the address of a connection's other end; empty for a Unix socket, or none."""
+    at = transport.get_extra_info("peername") if transport is not None else None
+    return at[0] if isinstance(at, tuple) else ""
+
+
+def source_of(address: Address | None) -> str:
+    """Return what counts as one source: an IPv4 address or an IPv6 /64; empty for this machine itself."""
+    if address is None or address.is_loopback:
+        return ""
+    if isinstance(address, IPv6Address):
+        return str(int(address) >> _IPV6_HOST_BITS)
+    return str(address)
 
 
 def client_address(peer: str, forwarded: "tuple[str, ...] | list[str]", trusted: tuple[Network, ...]) -> Address | None:
@@ -155,24 +195,25 @@ def client_address(peer: str, forwarded: "tuple[str, ...] | list[str]", trusted:
     Returns:
         The address; None where the peer has none (a Unix socket).
     """
-    address = _parse(peer)
-    if address is None or not _is_within(address, trusted):
+    address = parse_address(peer)
+    if address is None or not is_within(address, trusted):
         return address
     for text in reversed(",".join(forwarded).split(",")):
-        hop = _parse(text.strip())
+        hop = parse_address(text.strip())
         if hop is None:
             return address
         address = hop
-        if not _is_within(hop, trusted):
+        if not is_within(hop, trusted):
             return hop
     return address
 
 
-def _is_within(address: Address, networks: tuple[Network, ...]) -> bool:
+def is_within(address: Address, networks: tuple[Network, ...]) -> bool:
+    """Return whether an address is in one of these networks."""
     return any(address in network for network in networks)
 
 
-def _parse(text: str) -> Address | None:
+def parse_address(text: str) -> Address | None:
     """Return an address, without the port and the brackets that some proxies add; IPv4 in IPv6 is IPv4."""
     if text.startswith("["):
         text = text[1:].partition("]")[0]

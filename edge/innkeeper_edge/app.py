@@ -156,7 +156,11 @@ class Site:
         if isinstance(admitted, Rejection):
             return admitted.response()
         kind, grant = admitted
-        return await requests.serve(self._edge, address, kind, path, grant.user, request)
+        place = self._admission.admit(request, grant.user.id, is_socket=False)
+        if isinstance(place, Rejection):
+            return place.response()
+        with place:
+            return await requests.serve(self._edge, address, kind, path, grant.user, request)
 
     async def _admit(self, request: web.BaseRequest, address: Address) -> tuple[Kind, Grant] | Rejection:
         """Return what a request may have of a room; who may not enter does not hear whether there is such a kind."""

@@ -31,6 +31,7 @@ from innkeeper_edge.edge import Edge
 from innkeeper_edge.handshake import is_origin
 from innkeeper_edge.limits import Limits, allow_open_files, limit_options
 from innkeeper_edge.metrics import EdgeSource
+from innkeeper_edge.server import Server
 from innkeeper_edge.traces import EdgeTraces
 
 log = logging.getLogger("innkeeper.edge")
@@ -150,14 +151,17 @@ async def serve(
     if isinstance(authenticator, Anybody):
         log.warning("--auth none: anybody who reaches this edge may enter every room, under any name")
     await authenticator.open()
-    allow_open_files(limits)
+    most = allow_open_files(limits)
     traces = EdgeTraces(open_traces("edge", ops.traces)) if ops.traces else None
     edge = Edge(where, times, durability, limits, authenticator, traces=traces)
     describe(lambda _room: {"incarnation": edge.incarnation})
     shown = Listener(ops, EdgeSource(edge))
     runner = web.ServerRunner(
-        web.Server(
+        Server(
             make_site(edge).answer,
+            limits=limits,
+            most=most,
+            on_cut=lambda: edge.meters.reject("too_many_connections"),
             access_log=None,
             logger=hide_secrets(),
             keepalive_timeout=limits.head_s,

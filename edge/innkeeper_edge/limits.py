@@ -126,19 +126,28 @@ def _networks(_context: click.Context, _option: click.Parameter, given: tuple[st
     return tuple(found)
 
 
-def allow_open_files(limits: Limits) -> None:
-    """Let this process open as many files as its connections need, and warn where it may not."""
+def allow_open_files(limits: Limits) -> int:
+    """Let this process open as many files as its sockets and as many connections beside them need.
+
+    Where it may not open enough for the sockets alone, the log says so.
+
+    Returns:
+        How many connections it can take: twice as many as sockets, or what its files are enough for; 0: no limit.
+    """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = limits.max_connections + _SPARE_FILES
-    if soft == resource.RLIM_INFINITY or (limits.max_connections and soft >= wanted):
-        return
-    most = hard if hard != resource.RLIM_INFINITY else max(soft, wanted)
-    allowed = min(most, wanted) if limits.max_connections else most
-    if allowed > soft:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
-    if allowed < wanted:
+    most = 2 * limits.max_connections
+    if soft == resource.RLIM_INFINITY:
+        return most
+    files = hard if hard != resource.RLIM_INFINITY else max(soft, most + _SPARE_FILES)
+    if limits.max_connections:
+        files = max(soft, min(files, most + _SPARE_FILES))
+    if files > soft:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (files, hard))
+    if files < limits.max_connections + _SPARE_FILES:
         log.warning(
             "this process may open %d files: too few for --max-connections %d (ulimit -n)",
-            max(allowed, soft),
+            files,
             limits.max_connections,
         )
+    room = max(files - _SPARE_FILES, 1)
+    return min(most, room) if limits.max_connections else room

@@ -1,10 +1,12 @@
 """What an edge serves beside its rooms: health, the JavaScript client, and in ``dev`` a page."""
 
+import asyncio
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from aiohttp import web
+from aiohttp.abc import AbstractStreamWriter
 
 from innkeeper_edge.client_file import ClientFile
 from innkeeper_edge.edge import Edge
@@ -15,6 +17,21 @@ if TYPE_CHECKING:
 
 _FILES: Final = "/files/"
 _METHODS: Final = ("GET", "HEAD")
+_READ_FILE_S: Final = 300.0
+
+
+class _File(web.FileResponse):
+    """A file, which is whole as soon as it is prepared: whoever has not read it by then is cut off."""
+
+    async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter | None:
+        """Send it."""
+        try:
+            async with asyncio.timeout(_READ_FILE_S):
+                return await super().prepare(request)
+        except TimeoutError:
+            if request.transport is not None:
+                request.transport.abort()
+            raise ConnectionResetError("the file was not read in time") from None
 
 
 class Pages:
@@ -56,7 +73,7 @@ class Pages:
         if request.method not in _METHODS:
             raise web.HTTPMethodNotAllowed(request.method, _METHODS)
         response = await handler(request)
-        return response if isinstance(response, web.FileResponse) else await sent(request, response)
+        return response if isinstance(response, _File) else await sent(request, response)
 
     async def _health(self, request: web.BaseRequest) -> web.Response:  # noqa: ARG002 - a handler's signature
         """Answer 200 once Redis was reached and the kinds are known, else 503."""
@@ -71,7 +88,7 @@ class Pages:
     async def _own_page(self, request: web.BaseRequest) -> web.StreamResponse:  # noqa: ARG002 - a handler's signature
         """Show the user's page, as it is saved now."""
         assert self._page_file is not None  # noqa: S101 - there is no route without one
-        return web.FileResponse(self._page_file, headers={"Cache-Control": "no-cache"})
+        return _File(self._page_file, headers={"Cache-Control": "no-cache"})
 
     async def _kinds(self, request: web.BaseRequest) -> web.Response:  # noqa: ARG002 - a handler's signature
         """Tell the page which kinds of rooms there are."""
@@ -83,7 +100,7 @@ class Pages:
         try:
             path = (self._folder / request.rel_url.path.removeprefix(_FILES)).resolve()
             if path.is_relative_to(self._folder) and path.is_file():
-                return web.FileResponse(path)
+                return _File(path)
         except (OSError, ValueError):  # a name that is too long, or has a NUL in it
             pass
         raise web.HTTPNotFound

@@ -89,10 +89,16 @@ class Refusal(NamedTuple):
     meaning: str
 
 
-TOO_MANY_OF_ADDRESS = Refusal(429, "too_many_of_address", 10, "this address has as many sockets as it may have")
-TOO_MANY_OF_USER = Refusal(429, "too_many_of_user", 10, "this user has as many sockets as one may have")
+TOO_MANY_OF_ADDRESS = Refusal(
+    429, "too_many_of_address", 10, "this address has as many sockets, or unanswered requests, as it may have"
+)
+TOO_MANY_OF_USER = Refusal(
+    429, "too_many_of_user", 10, "this user has as many sockets, or unanswered requests, as one may have"
+)
 DRAINING = Refusal(503, "draining", 1, "this edge is being stopped: another takes the socket")
-EDGE_FULL = Refusal(503, "edge_full", 5, "this edge has as many sockets as it may have: another may have room")
+EDGE_FULL = Refusal(
+    503, "edge_full", 5, "this edge has as many sockets, or unanswered requests, as it may have: another may have room"
+)
 TOO_MANY_HANDSHAKES = Refusal(
     503, "too_many_handshakes", 1, "more handshakes and requests a second than this edge takes"
 )

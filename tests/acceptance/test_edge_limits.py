@@ -105,6 +105,20 @@ async def test_a_full_edge_says_so(house: House) -> None:
     await asyncio.sleep(0.1)
 
 
+async def test_connections_that_say_nothing_have_an_end(house: House) -> None:
+    """There may be twice as many connections as sockets; then the newest are cut off, and later there is room again."""
+    async with AsyncExitStack() as stack:
+        silent = [await stack.enter_async_context(connect(port(house))) for _ in range(100)]
+        ends = await asyncio.gather(*(asyncio.wait_for(one.rest(), 0.5) for one in silent), return_exceptions=True)
+        cut = [at for at, end in enumerate(ends) if end == b""]
+        assert 20 <= len(cut) < 50
+        assert cut[0] >= 50
+        await asyncio.gather(*(one.rest() for one in silent))
+    client = await house.join("ledger/room")
+    await client.expect(lambda f: "welcome" in f, "its welcome")
+    await client.close()
+
+
 async def _members(house: House, room: str, count: int) -> bool:
     return bool(await house.redis.hlen(f"inn:{{{room}}}:members") == count)
 

@@ -124,6 +124,22 @@ async def test_rooms_behind_a_proxy(name: str, house: House, tmp_path: Path) -> 
             await again.numbers(2)
 
 
+@pytest.mark.parametrize("name", PROXIES)
+async def test_a_client_does_not_choose_its_address(name: str, tmp_path: Path) -> None:
+    """What it writes into X-Forwarded-For is replaced, so no limit of an address is evaded, or used up for others."""
+    made_up = {"X-Forwarded-For": "203.0.113.7"}
+    async with House(tmp_path, edges=0, workers=1) as house:
+        await house.add_edge("--trusted-proxy", "127.0.0.1", "--connections-per-ip", "1")
+        at_edge = house.url("ledger/s")
+        async with (
+            proxy(name, tmp_path, house) as at,
+            websockets.connect(at_edge, additional_headers=made_up),  # as a proxy that only appends would hand it on
+            websockets.connect(f"ws://{at}/parties/ledger/s", additional_headers=made_up),
+        ):
+            with pytest.raises(websockets.InvalidStatus):
+                await websockets.connect(at_edge, additional_headers=made_up)
+
+
 PREFIX = "  http-request replace-path ^/app(/.*)$ \\1"
 
 

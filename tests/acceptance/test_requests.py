@@ -153,6 +153,32 @@ async def test_deadline_and_backlog(house: House) -> None:
     assert all(answer.headers["Retry-After"] == "1" for status, _, answer in answers if status == 503)
 
 
+async def test_an_address_has_so_many_requests_at_once(house: House) -> None:
+    """One more than sockets is refused with a time to wait; its sockets and others are not concerned."""
+    await house.add_edge("--connections-per-ip", "2", "--trusted-proxy", "127.0.0.0/8")
+    ann, bob = ({"X-Forwarded-For": f"203.0.113.{number}"} for number in (1, 2))
+    at = url(house, "web/many/count", edge=1)
+
+    async def dribble() -> AsyncIterator[bytes]:
+        yield b"x"
+        await release.wait()
+
+    release = asyncio.Event()
+    async with aiohttp.ClientSession() as session:
+
+        async def status(headers: dict[str, str], **options: Any) -> tuple[int, str | None]:
+            async with session.post(at, headers=headers, **options) as answer:
+                return answer.status, answer.headers.get("Retry-After")
+
+        uploads = [asyncio.create_task(status(ann, data=dribble())) for _ in range(2)]
+        await asyncio.sleep(0.5)  # a probe that was sooner would take a place of theirs
+        assert await status(ann) == (429, "10")
+        assert await status(bob) == (200, None)
+        release.set()
+        assert await asyncio.gather(*uploads) == [(200, None)] * 2
+        assert await status(ann) == (200, None)
+
+
 async def test_a_cut_handler_is_answered(house: House) -> None:
     """A handler over its limit gets 500 handler_timeout."""
     assert (await ask(house, "GET", "cutoff/a"))[:2] == (500, b'{"error":"handler_timeout"}')

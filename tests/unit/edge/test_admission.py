@@ -38,9 +38,10 @@ class Door:
         self.now_s = 100.0
         self.it = Admission(limits, lambda: self.now_s)
 
-    def admit(self, remote: str, *forwarded: str, user: str = "") -> Admitted | str:
+    def admit(self, remote: str, *forwarded: str, user: str = "", is_socket: bool = True) -> Admitted | str:
         """Return a place, or the error."""
-        answer = self.it.admit(cast("web.BaseRequest", Asked(remote, *forwarded)), user)
+        asked = cast("web.BaseRequest", Asked(remote, *forwarded))
+        answer = self.it.admit(asked, user, is_socket=is_socket)
         return answer.error if isinstance(answer, Rejection) else answer
 
 
@@ -94,6 +95,29 @@ def test_this_machine_is_not_counted() -> None:
     """A proxy that nobody named, on this machine, does not lock everybody out."""
     door = Door(Limits(connections_per_ip=1))
     assert all(isinstance(door.admit(peer), Admitted) for peer in ("127.0.0.1", "::1", "127.0.0.1"))
+
+
+def test_a_far_proxy_names_no_client_this_machine() -> None:
+    """What comes from elsewhere and says that it is from here is a client's own word, and has its places."""
+    door = Door(Limits(connections_per_ip=1, trusted_proxy=(*PROXIES, ip_network("127.0.0.0/8"))))
+    assert isinstance(door.admit("10.1.1.1", "127.0.0.1"), Admitted)
+    assert door.admit("10.1.1.1", "127.0.0.1, 10.2.2.2") == "too_many_of_address"
+    assert all(isinstance(door.admit("127.0.0.1", "127.0.0.1"), Admitted) for _ in range(3))
+
+
+def test_requests_have_places_of_their_own() -> None:
+    """An address and a user have as many requests that are not answered yet as sockets, beside them."""
+    door = Door(Limits(connections_per_ip=2, connections_per_user=1))
+    assert isinstance(door.admit("203.0.113.9", user="ann"), Admitted)
+    first = door.admit("203.0.113.9", user="ann", is_socket=False)
+    assert isinstance(first, Admitted)
+    assert door.admit("203.0.113.8", user="ann", is_socket=False) == "too_many_of_user"
+    assert isinstance(door.admit("203.0.113.9", is_socket=False), Admitted)
+    assert door.admit("203.0.113.9", is_socket=False) == "too_many_of_address"
+    assert door.it.count == 1
+    with first:
+        pass
+    assert isinstance(door.admit("203.0.113.9", is_socket=False), Admitted)
 
 
 def test_a_proxy_that_is_not_trusted_is_named_once(caplog: pytest.LogCaptureFixture) -> None:

@@ -12,6 +12,7 @@ from aiohttp import web
 from aiohttp.test_utils import RawTestServer, TestClient
 from yarl import URL
 
+from innkeeper_edge import pages as pages_module
 from innkeeper_edge.edge import Kind
 from innkeeper_edge.pages import Pages
 
@@ -90,6 +91,22 @@ async def test_what_is_not_there(client: Client, path: str) -> None:
     async with client.get(URL(path, encoded=True)) as answer:
         assert answer.status == 404
         assert "secret" not in await answer.text()
+
+
+async def test_who_does_not_read_a_file_is_cut_off(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else one file and a client that reads nothing of it would hold a connection for ever."""
+    monkeypatch.setattr(pages_module, "_READ_FILE_S", 0.3)
+    (folder / "board" / "large.bin").write_bytes(bytes(32_000_000))
+    async with calling(Pages(edge(), page_file=folder / "board.html")) as caller:
+        reader, writer = await asyncio.open_connection("127.0.0.1", caller.port, limit=1000)
+        writer.write(b"GET /files/large.bin HTTP/1.1\r\nHost: x\r\n\r\n")
+        await asyncio.sleep(1)
+        with contextlib.suppress(ConnectionResetError):
+            size = 0
+            while piece := await reader.read(1_000_000):
+                size += len(piece)
+            assert size < 32_000_000
+        writer.transport.abort()
 
 
 @pytest.mark.parametrize(("path", "status"), [("/", 404), ("/files/x", 404), ("/innkeeper.js", 200), ("/healthz", 503)])
