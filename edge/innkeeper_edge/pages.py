@@ -10,6 +10,7 @@ from aiohttp.abc import AbstractStreamWriter
 
 from innkeeper_edge.client_file import ClientFile
 from innkeeper_edge.edge import Edge
+from innkeeper_edge.handshake import Rejection
 from innkeeper_edge.requests import sent
 
 if TYPE_CHECKING:
@@ -90,8 +91,11 @@ class Pages:
         assert self._page_file is not None  # noqa: S101 - there is no route without one
         return _File(self._page_file, headers={"Cache-Control": "no-cache"})
 
-    async def _kinds(self, request: web.BaseRequest) -> web.Response:  # noqa: ARG002 - a handler's signature
-        """Tell the page which kinds of rooms there are."""
+    async def _kinds(self, request: web.BaseRequest) -> web.Response:
+        """Tell the page which kinds of rooms there are, if whoever looks at it may enter any."""
+        refused = await self._edge.authenticator.grant(request)
+        if isinstance(refused, Rejection):
+            return refused.response()
         return web.json_response({name: {"codec": kind.codec} for name, kind in self._edge.kinds.items()})
 
     async def _file(self, request: web.BaseRequest) -> web.StreamResponse:

@@ -21,6 +21,7 @@ _BODY_S: Final = 30.0
 _READ_S: Final = 30.0
 Sent = TypeVar("Sent", bound=web.StreamResponse)
 _CONTINUE: Final = "100-continue"
+_SECRET: Final = ("authorization", "sec-websocket-protocol", QUERY)
 _NO_REQUESTS: Final = Rejection(404, "no_requests", "rooms of this kind take no requests")
 
 
@@ -31,7 +32,9 @@ async def serve(  # noqa: PLR0917 - all that is known of it
     if kind.request_s is None:
         return _NO_REQUESTS.response()
     # What said who it is stays here: rooms get the user.
-    hidden = () if isinstance(edge.authenticator, Anybody) else ("authorization", "sec-websocket-protocol", QUERY)
+    hidden: tuple[str, ...] = () if isinstance(edge.authenticator, Anybody) else _SECRET
+    if hidden and f"{QUERY}=" in request.headers.get("Referer", ""):
+        hidden = (*hidden, "referer")
     body = await _body(request, kind.message_bytes)
     if isinstance(body, Rejection):
         return body.response()
@@ -76,7 +79,8 @@ async def _body(request: web.BaseRequest, limit_bytes: int) -> bytes | Rejection
         return Rejection(408, "body_too_slow", f"the body did not come within {_BODY_S:g} s")
     except (ConnectionError, web.PayloadAccessError, ClientPayloadError):  # nobody is there to read why
         return Rejection(400, "body_cut_off", "the body ended too soon")
-    return b"".join(pieces)
+    body = b"".join(pieces) or await request.read()  # a function of --auth may have read it
+    return body if len(body) <= limit_bytes else too_large
 
 
 def _headers(request: web.BaseRequest, hidden: tuple[str, ...]) -> dict[str, str]:

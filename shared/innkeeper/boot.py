@@ -15,7 +15,7 @@ from innkeeper.cluster import Cluster
 from innkeeper.durability import Durability, check_durability
 from innkeeper.errors import RedisReplied, RedisUnavailable, RedisUnready, RedisUnusable
 from innkeeper.redis_client import Link
-from innkeeper.redis_url import refuse_insecure, without_secrets
+from innkeeper.redis_url import has_open_sentinels, refuse_insecure, without_secrets
 from innkeeper.rights import Role, check_rights
 from innkeeper.server_settings import warn_of_settings
 from innkeeper.topology import Where, open_link, reach
@@ -95,20 +95,9 @@ async def check_redis(
             the login may not do what the role does, the eviction policy would drop rooms, or accepted messages would
             not be kept as the durability mode says.
     """
-    try:
-        refuse_insecure(url)
-        first = reach(url, timeout_s=_CONNECT_S)
-        if isinstance(first, Cluster):
-            await first.refresh()
-        else:
-            connection = await first()
-            await connection.disconnect()
-    except AuthenticationError as error:
-        raise RedisUnusable(f"Redis at {shown} refuses the login: {error}") from None
-    except ValueError as error:
-        raise RedisUnusable(f"--redis {shown}: {without_secrets(str(error), url)}") from None
-    except (RedisError, RedisClusterException, OSError) as error:
-        raise RedisUnusable(f"no Redis at {shown}: {_in_words(error)}") from None
+    first = await _find(url, shown)
+    if not quiet and has_open_sentinels(url):
+        log.warning("the Sentinels at %s ask for no password: whoever reaches them chooses the primary", shown)
     link = open_link(first, timeout_s=_CONNECT_S, name="boot check")
     try:
         for primary in link.primaries():
@@ -126,6 +115,33 @@ async def check_redis(
     if isinstance(where, Cluster):
         await where.refresh()
     return where
+
+
+async def _find(url: str, shown: str) -> Where:
+    """Return what answers at a URL, for the checks.
+
+    Raises:
+        RedisUnusable: Nothing does, or it is on another machine and asks for no password.
+    """
+    try:
+        refuse_insecure(url)
+        found = reach(url, timeout_s=_CONNECT_S)
+        if isinstance(found, Cluster):
+            await found.refresh()
+            refuse_insecure(url, [node.rpartition(":")[0] for node in found.primaries])
+        else:
+            connection = await found()
+            await connection.disconnect()
+            refuse_insecure(url, [getattr(connection, "host", "")])
+    except AuthenticationError as error:
+        raise RedisUnusable(f"Redis at {shown} refuses the login: {error}") from None
+    except (ValueError, TypeError) as error:  # redis-py takes what it does not know of a query for arguments
+        said = str(error).rpartition("() got an unexpected keyword argument ")[2]
+        said = f"no parameter {said} is known" if said != str(error) else said
+        raise RedisUnusable(f"--redis {shown}: {without_secrets(said, url)}") from None
+    except (RedisError, RedisClusterException, OSError) as error:
+        raise RedisUnusable(f"no Redis at {shown}: {_in_words(error)}") from None
+    return found
 
 
 def _in_words(error: Exception) -> str:

@@ -3,6 +3,7 @@
 import ipaddress
 import os
 import re
+from collections.abc import Iterable
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from innkeeper.errors import RedisUnusable
@@ -36,8 +37,12 @@ def without_secrets(text: str, url: str) -> str:
     return _UNREADABLE if any(secret in text for secret in secrets - {""}) else text
 
 
-def refuse_insecure(url: str) -> None:
+def refuse_insecure(url: str, hosts: Iterable[str] = ()) -> None:
     """Refuse a server on another machine that nobody has to log in to, unless the user has said that this is wanted.
+
+    Args:
+        url: What the user gave.
+        hosts: Where that has led to, such as the primary that Sentinels name; without them the URL's own are judged.
 
     Raises:
         RedisUnusable: It is one. A host name counts as another machine, but for ``localhost``.
@@ -51,15 +56,26 @@ def refuse_insecure(url: str) -> None:
     query = dict(parse_qsl(parts.query))
     if parts.scheme == "unix" or parts.password or query.get("password") or query.get("ssl_certfile"):
         return
-    hosts = [urlsplit(f"//{text}").hostname or "" for text in parts.netloc.rpartition("@")[2].split(",")]
-    hosts.append(query.get("host", ""))  # redis-py goes there, whatever stands before
-    remote = [host for host in hosts if host and not _is_here(host)]
+    named = [urlsplit(f"//{text}").hostname or "" for text in parts.netloc.rpartition("@")[2].split(",")]
+    named.append(query.get("host", ""))  # redis-py goes there, whatever stands before
+    remote = [host for host in hosts or named if host and not _is_here(host)]
     if remote:
+        led = f" leads to {remote[0]}, which is" if hosts else " is"
         raise RedisUnusable(
-            f"Redis at {without_password(url)} is on another machine, and no password is given: whoever reaches it "
+            f"Redis at {without_password(url)}{led} on another machine, and no password is given: whoever reaches it "
             "owns every room. Give it users (docs/deploy.md#users-of-redis) and name one in --redis, or say "
             f"--insecure-redis ({INSECURE_VARIABLE}=1)"
         )
+
+
+def has_open_sentinels(url: str) -> bool:
+    """Return whether a URL names Sentinels on other machines that nobody has to log in to."""
+    parts = urlsplit(url)
+    if not parts.scheme.endswith("+sentinel"):
+        return False
+    query = dict(parse_qsl(parts.query))
+    hosts = [urlsplit(f"//{text}").hostname or "" for text in parts.netloc.rpartition("@")[2].split(",")]
+    return not (query.get("sentinel_password") or query.get("ssl_certfile") or all(map(_is_here, hosts)))
 
 
 def _is_here(host: str) -> bool:

@@ -110,6 +110,10 @@ async def test_requests_bring_a_user_and_no_token(house: House) -> None:
         offered = {"Sec-WebSocket-Protocol": f"bearer.{good}"}
         async with http.get(url(house, "vault/c", scheme="http"), headers=offered) as answer:
             assert good not in await answer.text()
+        page = {"Referer": f"https://app.example/?token={good}", "Cookie": "theme=dark"}
+        async with http.get(url(house, "vault/c", scheme="http"), headers=page) as answer:
+            text = await answer.text()
+            assert (good in text, "theme=dark" in text) == (False, True)
         async with http.get(url(house, "vault/closed", scheme="http")) as answer:
             assert (answer.status, await answer.json()) == (403, {"error": "forbidden"})
 
@@ -232,6 +236,17 @@ async def test_a_function_says_who(house: House) -> None:
     assert (opened, codes) == ([False, True], [4401])
     assert "--auth harness.doors:who failed: RuntimeError in " in asked.log
     assert "hunter2" not in asked.log
+
+
+@pytest.mark.parametrize("body", [b"", b"x" * 50_000])
+async def test_a_function_that_reads_the_body_leaves_it_to_the_room(house: House, body: bytes) -> None:
+    """A signature over it, say, is looked at by both."""
+    at = f"http://127.0.0.1:{house.edges[2].facts['port']}/parties/vault/body"
+    headers = {"Authorization": "Bearer reader"}
+    async with aiohttp.ClientSession(headers=headers) as http, http.post(at, data=body) as answer:
+        assert (answer.status, (await answer.json())["size"]) == (200, len(body))
+    async with aiohttp.ClientSession(headers=headers) as http, http.post(at, data=b"x" * 70_000) as answer:
+        assert answer.status == 413
 
 
 async def _answer_to(house: House, sent: str) -> bytes:

@@ -153,6 +153,19 @@ async def test_deadline_and_backlog(house: House) -> None:
     assert all(answer.headers["Retry-After"] == "1" for status, _, answer in answers if status == 503)
 
 
+async def test_an_upload_that_breaks_off_disturbs_nobody(house: House) -> None:
+    """No room hears of it, and no traceback is in the log."""
+    head = b"POST /parties/web/cut/count HTTP/1.1\r\nHost: x\r\n"
+    for rest in (b"Content-Length: 100\r\n\r\nhalf", b"Transfer-Encoding: chunked\r\n\r\n40\r\nhalf"):
+        _, writer = await asyncio.open_connection("127.0.0.1", house.edges[0].facts["port"])
+        writer.write(head + rest)
+        await asyncio.sleep(0.2)
+        writer.transport.abort()
+    await asyncio.sleep(0.3)
+    assert (await ask(house, "POST", "web/cut/count"))[1] == b'{"count":1}'
+    assert "Traceback" not in house.edges[0].log
+
+
 async def test_an_address_has_so_many_requests_at_once(house: House) -> None:
     """One more than sockets is refused with a time to wait; its sockets and others are not concerned."""
     await house.add_edge("--connections-per-ip", "2", "--trusted-proxy", "127.0.0.0/8")

@@ -152,6 +152,7 @@ async def test_no_start_that_fails_shows_a_password(tmp_path: Path) -> None:
             (f"redis+sentinel://edge:{SECRET}@127.0.0.1:1/0?service=x&sentinel_password={SECRET}", "no Redis at"),
             (f"redis+cluster://edge:{SECRET}@127.0.0.1:1", "no Redis at"),
             ("redis://192.0.2.1/0", "--insecure-redis"),
+            (f"redis://edge:{SECRET}@{here}/0?colour=red", "no parameter 'colour' is known"),
         )
         for url, expected in cases:
             for role in (["edge", "--auth", "none", "--port", "0"], ["worker", house.target]):

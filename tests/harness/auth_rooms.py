@@ -32,7 +32,12 @@ class Vault(Room):
 
     def on_request(self, request: Request) -> Any:
         """Say what came."""
-        return {"you": list(request.user), "headers": dict(request.headers), "query": dict(request.query)}
+        return {
+            "you": list(request.user),
+            "headers": dict(request.headers),
+            "query": dict(request.query),
+            "size": len(request.body),
+        }
 
 
 class Lounge(Vault):

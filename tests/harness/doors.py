@@ -16,6 +16,8 @@ async def who(request: web.BaseRequest) -> dict[str, Any] | None:
     name = request.headers.get("Authorization", "").removeprefix("Bearer ")
     if name == "hang":
         await asyncio.sleep(3600)
+    if name == "reader":
+        await request.read()
     if name == "crash":
         raise RuntimeError(f"{name} hunter2")
     if name == "banned":

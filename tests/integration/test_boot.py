@@ -2,12 +2,15 @@
 
 import logging
 from collections.abc import Iterator
+from types import SimpleNamespace
+from unittest.mock import AsyncMock
 
 import pytest
 
 from harness.cluster import Cluster
 from harness.valkey import Valkey
 from innkeeper.boot import check_redis
+from innkeeper.cluster import Cluster as Where
 from innkeeper.errors import RedisUnusable
 from innkeeper.redis_client import Link, connector
 
@@ -50,6 +53,20 @@ async def test_a_costly_setting_is_warned_of(server: Valkey, start: str, caplog:
     """Exactly one warning, about that setting; the role goes on."""
     (warning,) = await warnings(server.url, caplog)
     assert warning.startswith(start)
+
+
+@pytest.mark.parametrize("scheme", ["redis+sentinel", "redis+cluster"])
+async def test_a_primary_elsewhere_that_wants_no_login_is_refused(scheme: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where the address given is here, and only leads there."""
+    elsewhere = SimpleNamespace(host="192.0.2.1", disconnect=AsyncMock())
+    where: object = AsyncMock(return_value=elsewhere)
+    if scheme == "redis+cluster":
+        where = Where("redis+cluster://127.0.0.1:1", timeout_s=1)
+        monkeypatch.setattr(where, "refresh", AsyncMock())
+        monkeypatch.setattr(Where, "primaries", ["127.0.0.1:1", "192.0.2.1:6379"])
+    monkeypatch.setattr("innkeeper.boot.reach", lambda *_, **__: where)
+    with pytest.raises(RedisUnusable, match=r"leads to 192\.0\.2\.1"):
+        await check_redis(f"{scheme}://127.0.0.1:1/0?service=x", timeout_s=1, shown="here")
 
 
 @pytest.mark.parametrize("server", [("--maxmemory-policy", "allkeys-lru")], indirect=True)

@@ -14,7 +14,11 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurvePublicKey
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
-from cryptography.hazmat.primitives.serialization import load_pem_public_key
+from cryptography.hazmat.primitives.serialization import (
+    load_der_private_key,
+    load_der_public_key,
+    load_pem_public_key,
+)
 
 from innkeeper_edge.auth.errors import AuthInvalid
 
@@ -22,6 +26,12 @@ ALGORITHMS: Final = ("HS256", "RS256", "ES256", "EdDSA")
 _SECRET_BYTES: Final = 32
 _RSA_BITS: Final = 2048
 _PEM: Final = b"-----BEGIN "
+_PUBLIC_ONLY: Final = "give the public key (-----BEGIN PUBLIC KEY-----); nothing else belongs on an edge"
+_OTHER_FORMS: Final = (
+    (b"{", "this is JSON, such as a JWK: put it into a JWKS and name that with --jwt-jwks"),
+    (b"ssh-", "this is an SSH key: convert it (ssh-keygen -e -m PKCS8 -f FILE)"),
+    (b"ecdsa-", "this is an SSH key: convert it (ssh-keygen -e -m PKCS8 -f FILE)"),
+)
 _SECRET_TYPE: Final = "oct"  # noqa: S105 - what JWKS call shared secrets
 
 
@@ -45,21 +55,45 @@ def secret_key(secret: bytes, *, kid: str = "", what: str = "the secret") -> Key
 
 
 def file_key(path: Path, *, kid: str = "") -> Key:
-    """Return the key in a file: a public key in PEM, else the whole file (without blanks around it) is a secret.
+    """Return the key in a file: a public key in PEM or DER, else the whole file (without blanks around it) is a secret.
 
     Raises:
-        AuthInvalid: It cannot be read, is a private key or a certificate, or too weak.
+        AuthInvalid: It cannot be read, is a private key, a certificate or a key of another form, or too weak.
     """
-    data = _read(path).strip()
-    if not data.startswith(_PEM):
+    whole = _read(path)
+    data = whole.strip()
+    at = data.find(_PEM)  # what stands before it is a comment
+    if at < 0 and (found := _der_key(whole, path)) is not None:
+        return Key(kid, found, _algorithm_of(found, f"{path}"))
+    if at < 0:
+        for start, what in _OTHER_FORMS:
+            if data.startswith(start):
+                raise AuthInvalid(f"{path}: {what}")
         return secret_key(data, kid=kid, what=f"{path}")
     if b"PRIVATE KEY-----" in data or b"CERTIFICATE-----" in data:
-        raise AuthInvalid(f"{path}: give the public key (-----BEGIN PUBLIC KEY-----); nothing else belongs on an edge")
+        raise AuthInvalid(f"{path}: {_PUBLIC_ONLY}")
     try:
-        public = load_pem_public_key(data)
+        public = load_pem_public_key(data[at:])
     except (ValueError, UnsupportedAlgorithm) as error:
         raise AuthInvalid(f"{path}: no public key that can be read: {error}") from None
     return Key(kid, public, _algorithm_of(public, f"{path}"))
+
+
+def _der_key(data: bytes, path: Path) -> object | None:
+    """Return the public key of a DER file, None where it is none.
+
+    Raises:
+        AuthInvalid: It is a private key.
+    """
+    try:
+        return load_der_public_key(data)
+    except (ValueError, UnsupportedAlgorithm):
+        pass
+    try:
+        load_der_private_key(data, None)
+    except (ValueError, TypeError, UnsupportedAlgorithm):
+        return None
+    raise AuthInvalid(f"{path}: {_PUBLIC_ONLY}")
 
 
 def jwks_file(path: Path) -> list[Key]:

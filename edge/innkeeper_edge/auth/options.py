@@ -74,13 +74,14 @@ class AuthOptions(NamedTuple):
         jwt_keys.check_distinct([*keys, *listed])
         if not keys and not self.jwks:
             raise AuthInvalid(f"--auth jwt needs keys: {SECRET_VARIABLE}, --jwt-key or --jwt-jwks")
-        if not self.audiences:
+        if not all(self.audiences) or not self.audiences:
             raise AuthInvalid("--auth jwt needs --jwt-audience: a token for another service must not open rooms here")
-        algorithms = self.algorithms or tuple(
-            name
-            for name in jwt_keys.ALGORITHMS
-            if (is_url and name != "HS256") or name in {key.algorithm for key in (*keys, *listed)}
-        )
+        usable = {key.algorithm for key in (*keys, *listed)} | ({"RS256", "ES256", "EdDSA"} if is_url else set())
+        algorithms = self.algorithms or tuple(name for name in jwt_keys.ALGORITHMS if name in usable)
+        if lacking := [name for name in algorithms if name not in usable]:
+            raise AuthInvalid(f"--jwt-algorithm {lacking[0]}: there is no key for it")
+        if unused := [key for key in keys if key.algorithm not in algorithms]:
+            raise AuthInvalid(f"a key of {unused[0].algorithm} is given, which no --jwt-algorithm allows")
         return tokens.JwtAuthenticator(
             tokens.JwtSettings(tuple(keys), self.jwks, algorithms, self.audiences, self.issuer, self.rooms_claim)
         )

@@ -64,6 +64,7 @@ class JwtAuthenticator:
         self._fetched: list[Key] = []
         self._fetched_at_s = self._tried_at_s = -_REFRESH_S
         self._lock = asyncio.Lock()
+        self._beside: asyncio.Task[None] | None = None
 
     async def open(self) -> None:
         """Fetch the keys; where they cannot be had yet, requests wait for the next try."""
@@ -92,18 +93,25 @@ class JwtAuthenticator:
             return None
 
     async def close(self) -> None:
-        """There is nothing to let go of."""
+        """Stop fetching."""
+        if self._beside is not None:
+            self._beside.cancel()
+            await asyncio.wait([self._beside])
 
     # --- keys -----------------------------------------------------------------------------------------------------
     async def _keys_for(self, kid: str) -> list[Key]:
-        """Return those that may have signed: the one of that id, or without an id all that have none."""
-        now_s = time.monotonic()
-        if self._settings.jwks and now_s - self._fetched_at_s > _REFRESH_S:
-            await self._refresh()
-        if self._settings.jwks and not any(key.kid == kid for key in self._known):
-            await self._refresh()  # a new key perhaps
+        """Return those that may have signed: the one of that id, else those without one; without an id all of them."""
+        if self._settings.jwks:
+            if not any(key.kid == kid or not kid for key in self._known):
+                await self._refresh()  # a new key perhaps
+            elif time.monotonic() - self._fetched_at_s > _REFRESH_S and not self._is_refreshing:
+                self._beside = asyncio.create_task(self._refresh())  # whose key is known waits for nobody
         keys = self._known
-        return [key for key in keys if key.kid == kid] or [key for key in keys if not kid or not key.kid]
+        return [key for key in keys if not kid or key.kid == kid] or [key for key in keys if not key.kid]
+
+    @property
+    def _is_refreshing(self) -> bool:
+        return self._beside is not None and not self._beside.done()
 
     @property
     def _known(self) -> list[Key]:

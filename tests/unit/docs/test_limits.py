@@ -69,7 +69,13 @@ def test_limits_survive_the_way_to_a_child() -> None:
     assert (seen[1].max_connections, seen[1].stall_s) == (7, 1.5)
 
 
-@pytest.mark.parametrize("given", [["--trusted-proxy", "everybody"], ["--message-rate", "-1"], ["--stall-s", "0"]])
+@pytest.mark.parametrize(
+    "given",
+    [
+        ["--trusted-proxy", "everybody"], ["--message-rate", "-1"], ["--stall-s", "0"], ["--origin", "app.example"],
+        ["--origin", "https://*.example"], ["--origin", "https://app.example/"],
+    ],
+)  # fmt: skip
 def test_nonsense_is_refused(given: list[str]) -> None:
     """Before anything starts, with the option's name."""
     with pytest.raises(click.BadParameter) as caught:

@@ -136,6 +136,8 @@ async def test_a_function_says_who(
         ("a\nb", 503),
         ({"name": "x"}, 503),
         ({"id": "x", "rooms": ["x*"]}, 503),
+        ({"id": "x", "expires_s": 1_000_000_000}, 401),
+        ({"id": "x", "expires_s": "soon"}, 503),
         (7, 503),
     ],
 )
@@ -235,13 +237,29 @@ def test_options_choose(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
         ({"auth": "jwt", "audiences": ("x",)}, "needs keys"),
         ({"auth": "jwt", "jwks": "https://keys.example"}, "--jwt-audience"),
         ({"auth": "jwt", "audiences": ("x",), "keys": ("none.pem",)}, "No such file"),
+        ({"auth": "jwt", "audiences": ("",), "keys": ("SECRET",)}, "--jwt-audience"),
+        ({"auth": "jwt", "audiences": ("x",), "keys": ("SECRET",), "algorithms": ("RS256",)}, "RS256: there is no key"),
+        (
+            {
+                "auth": "jwt",
+                "audiences": ("x",),
+                "keys": ("SECRET",),
+                "jwks": "https://k.example",
+                "algorithms": ("ES256",),
+            },
+            "a key of HS256 is given",
+        ),
         ({"auth": "yes"}, "it is none, jwt or pkg.mod:function"),
         ({"auth": "no_such_module:who"}, "cannot be imported"),
         ({"auth": "string:who"}, "there is no function 'who'"),
     ],
 )
-def test_options_that_make_no_sense(changes: dict[str, Any], text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_options_that_make_no_sense(
+    changes: dict[str, Any], text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Said at the start, in words."""
+    monkeypatch.chdir(tmp_path)
+    Path("SECRET").write_bytes(b"s" * 32)
     monkeypatch.delenv(SECRET_VARIABLE, raising=False)
     with pytest.raises(AuthInvalid, match=text):
         PLAIN._replace(**changes).authenticator()

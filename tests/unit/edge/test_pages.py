@@ -13,6 +13,7 @@ from aiohttp.test_utils import RawTestServer, TestClient
 from yarl import URL
 
 from innkeeper_edge import pages as pages_module
+from innkeeper_edge.auth import Anybody
 from innkeeper_edge.edge import Kind
 from innkeeper_edge.pages import Pages
 
@@ -35,7 +36,9 @@ def edge(*, ready: bool = True) -> Any:
     event = asyncio.Event()
     if ready:
         event.set()
-    return SimpleNamespace(ready=event, draining=False, incarnation="e-1", kinds={"chat": Kind("json", 60, 10)})
+    return SimpleNamespace(
+        ready=event, draining=False, incarnation="e-1", kinds={"chat": Kind("json", 60, 10)}, authenticator=Anybody()
+    )
 
 
 @pytest.fixture

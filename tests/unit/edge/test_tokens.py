@@ -318,16 +318,25 @@ def test_keys_of_a_jwks() -> None:
 def test_keys_of_files(tmp_path: Path) -> None:
     """A public key or a secret; anything else is told."""
     good = tmp_path / "k"
-    for data, algorithm in ((pem(RSA), "RS256"), (pem(EC), "ES256"), (pem(ED), "EdDSA"), (SECRET + b"\n", "HS256")):
+    der = serialization.Encoding.DER
+    public = RSA.public_key().public_bytes(der, serialization.PublicFormat.SubjectPublicKeyInfo)
+    for data, algorithm in (
+        (pem(RSA), "RS256"), (pem(EC), "ES256"), (pem(ED), "EdDSA"), (SECRET + b"\n", "HS256"),
+        (b"of the issuer, 2026\n" + pem(RSA), "RS256"), (public, "RS256"),
+    ):  # fmt: skip
         good.write_bytes(data)
         assert file_key(good, kid="a").algorithm == algorithm
-    private = RSA.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    private, hidden = (
+        RSA.private_bytes(encoding, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+        for encoding in (serialization.Encoding.PEM, der)
     )
     small = pem(rsa.generate_private_key(public_exponent=65537, key_size=1024))  # noqa: S505 - to be refused
     other = pem(ec.generate_private_key(ec.SECP384R1()))
-    for data, text in ((private, "public key"), (small, "too weak"), (other, "none of"), (b"abc", "32 random"),
-                       (b"-----BEGIN PUBLIC KEY-----\nx", "no public key")):  # fmt: skip
+    for data, text in (
+        (private, "public key"), (hidden, "public key"), (small, "too weak"), (other, "none of"), (b"abc", "32 random"),
+        (b"-----BEGIN PUBLIC KEY-----\nx", "no public key"), (json.dumps(jwk(RSA, "a")).encode(), "--jwt-jwks"),
+        (b"ssh-ed25519 " + SECRET, "SSH"),
+    ):  # fmt: skip
         good.write_bytes(data)
         with pytest.raises(AuthInvalid, match=text):
             file_key(good)
@@ -367,6 +376,45 @@ async def test_keys_are_fetched_and_fetched_again(monkeypatch: pytest.MonkeyPatc
     assert (await judge.renew(new) is not None, fetched) == (True, 3)
 
 
+async def test_known_keys_wait_for_no_jwks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """While it is fetched again, for however long, tokens of known keys count, with an id or without one."""
+    served, fetched = [jwk(RSA, "r1")], asyncio.Event()
+
+    async def fetch(url: str) -> bytes:  # noqa: ARG001 - as the real one
+        await fetched.wait()
+        return json.dumps({"keys": served}).encode()
+
+    monkeypatch.setattr("innkeeper_edge.auth.tokens._fetch", fetch)
+    judge = JwtAuthenticator(settings(keys=(), jwks="https://keys.example"))
+    fetched.set()
+    await judge.open()
+    fetched.clear()
+    served.append(jwk(EC, "e2"))
+    judge._tried_at_s = judge._fetched_at_s = -1e6
+    async with asyncio.timeout(1):
+        for kid in ({"kid": "r1"}, {}, {"kid": "r1"}):
+            assert await judge.renew(signed(RSA, "RS256", kid)) is not None
+    fetched.set()
+    assert await judge.renew(signed(EC, "ES256", {"kid": "e2"})) is not None
+    await judge.close()
+
+
+async def test_an_edge_ends_while_keys_are_fetched(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The fetch ends with it."""
+    monkeypatch.setattr("innkeeper_edge.auth.tokens._fetch", lambda _: asyncio.Event().wait())
+    judge = JwtAuthenticator(settings(jwks="https://keys.example"))
+    assert await judge.renew(signed()) is not None
+    async with asyncio.timeout(1):
+        await judge.close()
+
+
+async def test_a_token_without_an_id_is_tried_with_every_key() -> None:
+    """So a new key may be named while tokens name none."""
+    judge = JwtAuthenticator(settings(keys=(Key("", SECRET, "HS256"), Key("new", OTHER, "HS256"))))
+    assert await judge.renew(jwt.encode(claims(), OTHER, "HS256")) is not None
+    assert await judge.renew(jwt.encode(claims(), b"x" * 32, "HS256")) is None
+
+
 async def test_a_jwks_file_is_read_again(tmp_path: Path) -> None:
     """A key that is put into it counts without a restart; while the file makes no sense the old ones count."""
     path = tmp_path / "keys.json"
@@ -385,12 +433,12 @@ async def test_a_jwks_file_is_read_again(tmp_path: Path) -> None:
 
 async def test_without_any_key_the_client_comes_again(caplog: pytest.LogCaptureFixture) -> None:
     """An edge that could not fetch its keys yet blames no token: 503; and says that it fetches without TLS."""
-    judge = JwtAuthenticator(settings(keys=(), jwks="http://me:hunter2@127.0.0.1:1/keys"))
+    judge = JwtAuthenticator(settings(keys=(), jwks="http://me:hunter2@127.0.0.1:1/keys?key=hunter2"))
     await judge.open()
     refused = await judge.grant(request(Authorization=f"Bearer {signed()}"))
     assert not isinstance(refused, Grant)
     assert (refused.status, dict(refused.headers)) == (503, {"Retry-After": "1"})
     assert "could not be had" in caplog.text
     assert "without TLS" in caplog.text
-    assert "http://me:***@127.0.0.1:1/keys" in caplog.text
+    assert "http://me:***@127.0.0.1:1/keys?***" in caplog.text
     assert "hunter2" not in caplog.text

@@ -3,7 +3,7 @@
 import pytest
 
 from innkeeper.errors import RedisUnusable
-from innkeeper.redis_url import refuse_insecure, without_password, without_secrets
+from innkeeper.redis_url import has_open_sentinels, refuse_insecure, without_password, without_secrets
 
 
 @pytest.mark.parametrize(
@@ -56,6 +56,24 @@ def test_a_remote_server_without_a_password_is_refused(url: str, monkeypatch: py
 def test_what_is_local_or_asks_for_a_login_is_taken(url: str) -> None:
     """Loopback, sockets of the file system, passwords and certificates."""
     refuse_insecure(url)
+
+
+@pytest.mark.parametrize("url", ["redis+sentinel://127.0.0.1:1?service=x", "redis+cluster://127.0.0.1:1"])
+def test_where_a_local_address_leads_counts(url: str) -> None:
+    """A Sentinel or a node here may name a server elsewhere."""
+    with pytest.raises(RedisUnusable, match=r"leads to 192\.0\.2\.1, which is on another machine"):
+        refuse_insecure(url, ["127.0.0.1", "192.0.2.1"])
+    refuse_insecure(url, ["127.0.0.1", "::1", ""])
+    refuse_insecure(url.replace("127", "ann:pw@127"), ["192.0.2.1"])
+
+
+def test_sentinels_that_ask_for_no_password() -> None:
+    """They name the server that is given the login."""
+    assert has_open_sentinels("redis+sentinel://ann:pw@h,i?service=x")
+    assert has_open_sentinels("redis+sentinel://ann:pw@127.0.0.1,i?service=x")
+    for url in ("redis+sentinel://ann:pw@127.0.0.1?service=x", "redis+sentinel://h?service=x&sentinel_password=y"):
+        assert not has_open_sentinels(url)
+    assert not has_open_sentinels("redis://ann:pw@h")
 
 
 @pytest.mark.parametrize("url", ["u:SECRET@h:1", "//u:SECRET@h:1", "redis:u:SECRET@h", "redis:/u:SECRET@h:1/0"])
