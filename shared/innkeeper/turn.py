@@ -2,6 +2,7 @@
 
 from collections import deque
 from dataclasses import dataclass, field
+from math import inf
 from typing import Final, NamedTuple
 
 from innkeeper.wire import InboxEvent, sendable
@@ -16,6 +17,7 @@ PRUNE_EVERY_COMMITS: Final = 1000
 KEEP_OUTPUTS_S: Final = 2.0
 KEEP_OUTPUTS_LEAST: Final = 8
 KEEP_OUTPUTS_MOST: Final = 10_000
+_PIECE_S: Final = 0.25
 
 
 class DeadEvent(NamedTuple):
@@ -35,18 +37,27 @@ def dead_event(event: InboxEvent, error: str, traceback: str = "") -> DeadEvent:
 
 
 class RecentOutputs:
-    """Counts the outputs of the last two seconds, by the caller's clock."""
+    """Counts the outputs of the last two seconds, and of half a second more at most, by the caller's clock."""
 
     def __init__(self) -> None:
-        self._turns: deque[tuple[float, int]] = deque()
         self._count = 0
+        self._piece = 0  # of them since the last piece ended: one entry a turn would be 40,000 of a busy worker's
+        self._piece_ends_s = -inf
+        self._pieces: deque[tuple[float, int]] = deque()
 
     def add(self, count: int, now_s: float) -> None:
         """Take the outputs of a turn."""
-        self._turns.append((now_s, count))
         self._count += count
-        while self._turns[0][0] < now_s - KEEP_OUTPUTS_S:
-            self._count -= self._turns.popleft()[1]
+        self._piece += count
+        if now_s >= self._piece_ends_s:
+            self._end_piece(now_s)
+
+    def _end_piece(self, now_s: float) -> None:
+        self._pieces.append((now_s, self._piece))
+        self._piece = 0
+        self._piece_ends_s = now_s + _PIECE_S
+        while self._pieces[0][0] < now_s - KEEP_OUTPUTS_S:
+            self._count -= self._pieces.popleft()[1]
 
     @property
     def keep_count(self) -> int:

@@ -70,5 +70,8 @@ def test_recent_outputs_are_kept() -> None:
     assert recent.keep_count == 51
     recent.add(0, 99.0)
     assert recent.keep_count == KEEP_OUTPUTS_LEAST
-    recent.add(10**6, 99.0)
+    for n in range(100):  # turn by turn it is the same, up to half a second's worth
+        recent.add(1, 199.0 + n / 32)
+    assert 66 <= recent.keep_count <= 82
+    recent.add(10**6, 299.0)
     assert recent.keep_count == KEEP_OUTPUTS_MOST
