@@ -28,9 +28,7 @@ class Commands(click.Group):
         if known is not None or (entry_point := _found().get(cmd_name)) is None:
             return known
         command: click.Command = entry_point.load()
-        for parameter in command.params:
-            if isinstance(parameter, click.Option):
-                parameter.show_envvar = True
+        _show_variables(command)
         self.add_command(command, cmd_name)
         return command
 
@@ -41,6 +39,14 @@ class Commands(click.Group):
         except InnkeeperError as error:
             click.echo(f"innkeeper: {error}", err=True)
             ctx.exit(error.exit_code)
+
+
+def _show_variables(command: click.Command) -> None:
+    for parameter in command.params:
+        if isinstance(parameter, click.Option):
+            parameter.show_envvar = True
+    for each in command.commands.values() if isinstance(command, click.Group) else ():
+        _show_variables(each)
 
 
 def _found() -> dict[str, EntryPoint]:

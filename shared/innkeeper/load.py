@@ -24,6 +24,8 @@ class Load(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         max_rooms: It takes no more; 0: no limit.
         rebalance: Whether it gives rooms to others and gets rooms from others.
         draining: It hands all its rooms over and ends.
+        slow: Of rooms whose hook has waited for more than a second, the longest ones: the number and kind of its event,
+            and since which server ms.
     """
 
     at_ms: int
@@ -35,6 +37,7 @@ class Load(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     max_rooms: int = 0
     rebalance: bool = True
     draining: bool = False
+    slow: dict[str, tuple[int, str, int]] = {}
 
     @property
     def places(self) -> float:

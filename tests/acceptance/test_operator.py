@@ -1,6 +1,7 @@
 """Operators' commands against a real house: what they show, what they do, and what doctor finds and mends."""
 
 import asyncio
+import re
 import signal
 import sys
 import time
@@ -260,10 +261,17 @@ async def test_stuck_rooms_say_why(house: House) -> None:
     finally:
         await house.redis.hdel(keys.KINDS, "lost")
     assert "a handler is slow or waits" in found["desk/slow"]
+    await until(
+        lambda: _tells(house, "desk/slow", r"that of event 2 \(text\) for [1-9][0-9.]* s so far"), "which, how long"
+    )
     assert "it does not start: OSError: the disk is full" in found["faulty/x"]
     assert "no living worker serves 'lost'" in found["lost/x"]
     text = await run(house, "doctor", code=1)
     assert "desk/slow: " in text
+
+
+async def _tells(house: House, room: str, pattern: str) -> bool:
+    return re.search(pattern, (await _stuck(house, {room})).get(room, "")) is not None
 
 
 async def _stuck(house: House, wanted: set[str]) -> dict[str, str]:

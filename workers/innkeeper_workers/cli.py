@@ -51,7 +51,10 @@ def worker(  # noqa: PLR0917 - click passes them by name
     ops: OpsSettings,
     **options: Any,
 ) -> None:
-    """Run rooms. TARGET is pkg.mod, pkg.mod:Class or file.py; every Room class defined there is served."""
+    """Run rooms. TARGET is pkg.mod, pkg.mod:Class or file.py; every Room class defined there is served.
+
+    Several may also stand in INNKEEPER_TARGETS, with blanks between them.
+    """
     set_up_logs(log_level)
     placement = Placement(**options)
     rooms = placement.choose(load_rooms(targets))  # a mistake is told once, also where there are several processes

@@ -15,6 +15,9 @@ class HandlerLimit:
     Args:
         loop: Whose time counts.
         cut: Called when the time is over.
+
+    Attributes:
+        began_s: When the hook began to wait, by the loop's clock; None while none waits.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, cut: Callable[[], None]) -> None:
@@ -22,14 +25,17 @@ class HandlerLimit:
         self._cut = cut
         self._handle: asyncio.TimerHandle | None = None
         self._is_extended = False
+        self.began_s: float | None = None
 
     def start(self, limit_s: float) -> None:
         """A hook begins to wait."""
         self._is_extended = False
+        self.began_s = self._loop.time()
         self._handle = self._loop.call_later(limit_s, self._over)
 
     def stop(self) -> None:
         """It has ended, or nobody waits for it any more."""
+        self.began_s = None
         if self._handle is not None:
             self._handle.cancel()
             self._handle = None

@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from innkeeper_workers.owner import Owner
 
 _SAMPLES_A_SECOND = 10
+_SLOW_S = 1.0
+_MOST_SLOW = 20
 _SMOOTHED = 0.3  # how much of each second's figure goes into the published one
 
 
@@ -65,4 +67,18 @@ class Meter:
             max_rooms=fleet.max_rooms,
             rebalance=rebalance,
             draining=fleet.draining,
+            slow=self._slow(),
         )
+
+    def _slow(self) -> dict[str, tuple[int, str, int]]:
+        """Return the events whose hooks wait for long."""
+        fleet, now_s = self._fleet, self._fleet.loop.time()
+        waiting = [
+            (owner.limit.began_s, str(owner.address), owner.inside)
+            for owner in fleet.owners.values()
+            if owner.inside is not None and owner.limit.began_s is not None and now_s - owner.limit.began_s > _SLOW_S
+        ]
+        return {
+            room: (event.iseq, event.kind.decode(), fleet.redis_time_ms - round((now_s - began_s) * 1000))
+            for began_s, room, event in sorted(waiting)[:_MOST_SLOW]
+        }

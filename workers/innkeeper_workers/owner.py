@@ -92,7 +92,7 @@ class Owner:
         self._waiter: asyncio.Future[None] | None = None
         self._has_news = False
         self._in_flight: asyncio.Future[None] | None = None
-        self._limit = HandlerLimit(fleet.loop, self._cut)
+        self.limit = HandlerLimit(fleet.loop, self._cut)
         self._trimming = Trimming()
         self.task: asyncio.Task[None] | None = None
 
@@ -173,7 +173,7 @@ class Owner:
             self.suspicion.end_trial()
             self._alarm.stop()
             self.courier.stop()
-            self._limit.stop()
+            self.limit.stop()
             if self._in_flight is not None:
                 self._in_flight.cancel()
 
@@ -263,7 +263,7 @@ class Owner:
         if self.inside is None:
             return  # on_start has its own limit
         self.suspicion.end_trial()  # it may take long, and others wait
-        self._limit.start(self.room_class.handler_s)
+        self.limit.start(self.room_class.handler_s)
         if self._in_flight is not None and self._in_flight.done() and self._in_flight.exception() is None:
             self._in_flight = None
         if self._in_flight is None and not self.activation.is_partial and (answer := self._commit()) is not None:
@@ -271,7 +271,7 @@ class Owner:
             self._in_flight.add_done_callback(self._early_commit_done)
 
     def _on_resume(self) -> None:
-        self._limit.stop()
+        self.limit.stop()
 
     def _early_commit_done(self, task: asyncio.Future[None]) -> None:
         """The commit under a waiting hook was refused: the hook's room is lost, stop it."""

@@ -1,8 +1,8 @@
 """Why a room does not get on, in words, for every list and page alike."""
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Final
 
 from innkeeper import keys
@@ -10,7 +10,7 @@ from innkeeper.address import Address, parse_address
 from innkeeper.channel import Command, Reply
 from innkeeper.errors import RedisReplied
 from innkeeper.keys import RoomKeys, room_keys
-from innkeeper.operator.survey import SPOILED, RoomRow, ask, loads, processes
+from innkeeper.operator.survey import SPOILED, RoomRow, ask, loads, processes, server_s
 from innkeeper.topology import Commands
 
 BEHIND_S: Final = 2.0
@@ -33,10 +33,12 @@ class House:
     Attributes:
         alive: Incarnations of workers with a recent heartbeat.
         served: Kinds that they serve; None where that is not known yet.
+        slow: What runs for long in which room, in words.
     """
 
     alive: frozenset[str]
     served: frozenset[str] | None
+    slow: Mapping[str, str] = field(default_factory=dict)
 
     def serves(self, kind: str) -> bool:
         """Return whether some living worker serves a kind, as far as is known."""
@@ -49,7 +51,13 @@ async def house(link: Commands) -> House:
     rows = await loads(link)
     told = [rows[name] for name in alive if name in rows]
     served = frozenset(kind for load in told for kind in load.kinds)
-    return House(alive, served if len(told) == len(alive) else None)
+    now_ms = await server_s(link) * 1000
+    slow = {
+        room: f"event {iseq} ({kind}) for {max(0, now_ms - since_ms) / 1000:.1f} s so far"
+        for load in told
+        for room, (iseq, kind, since_ms) in load.slow.items()
+    }
+    return House(alive, served if len(told) == len(alive) else None, slow)
 
 
 async def reasons(link: Commands, found: Sequence[RoomRow], there: House) -> list[str]:
@@ -98,7 +106,8 @@ def _why(row: RoomRow, there: House) -> str:
         return ""
     if row.strikes:
         return f"{events}; {row.strikes} worker(s) died of the next one, it seems: it runs alone at {row.owner}"
-    return f"{events}; its owner {row.owner} lives: a handler is slow or waits, see `room {row.room}`"
+    which = f": that of {there.slow[row.room]}" if row.room in there.slow else f", see `room {row.room}`"
+    return f"{events}; its owner {row.owner} lives: a handler is slow or waits{which}"
 
 
 def _why_ownerless(row: RoomRow, kind: str, there: House) -> str:

@@ -38,7 +38,10 @@ _HEARTBEAT_S = 5
 def jobs(
     targets: tuple[str, ...], redis: str, processes: int, log_level: str, ops: OpsSettings, *, only_list: bool
 ) -> None:
-    """Run jobs. TARGET is pkg.mod, pkg.mod:function or file.py; every function marked with @job there may run."""
+    """Run jobs. TARGET is pkg.mod, pkg.mod:function or file.py; every function marked with @job there may run.
+
+    Several may also stand in INNKEEPER_TARGETS, with blanks between them.
+    """
     set_up_logs(log_level)
     functions = load_jobs(targets)
     if only_list:
