@@ -166,6 +166,7 @@ async def serve(
             logger=hide_secrets(),
             keepalive_timeout=limits.head_s,
             auto_decompress=False,
+            tcp_keepalive=False,  # edges find out themselves who is gone
         ),
         shutdown_timeout=_DRAIN_S,
     )

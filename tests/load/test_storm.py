@@ -22,9 +22,10 @@ async def _storm(house: House, count: int, log: Path) -> dict[str, Any]:
     """Lose the first edge with that many sessions; return the figures."""
     addresses = [f"127.0.0.1:{edge.facts['port']}" for edge in house.edges]
     stderr = log.open("wb")
-    # The clients are other machines' in life: here they get what the house leaves of the two cores.
+    # The clients are other machines' in life: here they get what the house leaves of the cores.
     driver = await asyncio.create_subprocess_exec(
-        "nice", "-n", "19", sys.executable, "-m", "harness.storm", str(count), str(min(ROOMS, count // 10)), *addresses,
+        "chrt", "--idle", "0",
+        sys.executable, "-m", "harness.storm", str(count), str(min(ROOMS, count // 10)), *addresses,
         stdout=asyncio.subprocess.PIPE, stderr=stderr,
         env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
     )  # fmt: skip
@@ -56,6 +57,8 @@ async def _storm(house: House, count: int, log: Path) -> dict[str, Any]:
         "commands_each": round(commands / count, 2),
         "p99_before_ms": round(talk.p99_ms(began_s + 1, lost_s), 1),
         "p99_during_ms": round(talk.p99_ms(lost_s, back_s), 1),
+        # Until then the clients have connected, which takes them and the kernel most of the two cores.
+        "p99_from_1.5_s_ms": round(talk.p99_ms(lost_s + 1.5, back_s), 1),
         "p99_after_ms": round(talk.p99_ms(back_s + 2, back_s + 6), 1),
         "codes": talk.codes,
     }
