@@ -22,7 +22,9 @@ class CloseCode(NamedTuple):
 NORMAL = CloseCode(1000, "", False, "closed by the client or by the room without a code of its own")
 PROTOCOL_ERROR = CloseCode(1002, "protocol error", False, "a frame that RFC 6455 forbids")
 INVALID_UTF8 = CloseCode(1007, "invalid utf-8", False, "a text message that is not UTF-8")
-TOO_MANY_FRAGMENTS = CloseCode(1008, "too many fragments", False, "a message in more pieces than the edge takes")
+TOO_MANY_FRAGMENTS = CloseCode(
+    1008, "too many fragments", False, "a message, or messages at once, in more pieces than the edge takes"
+)
 TOO_BIG = CloseCode(1009, "message too big", False, "a message over the room's limit (64 KiB unless the class says so)")
 RESTARTING = CloseCode(1012, "edge restarting", True, "this edge goes or starts anew; another takes the socket")
 UNAVAILABLE = CloseCode(1013, "try again later", True, "the room could not take the join, or a message, in time (10 s)")
