@@ -58,8 +58,8 @@ class Site:
     ) -> None:
         self._edge = edge
         self._origins = origins
-        self._pages = Pages(edge, page=page, page_file=page_file)
         self._admission = Admission(edge.limits, edge.loop.time)
+        self._pages = Pages(edge, page=page, page_file=page_file, knock=self._admission.knock)
         self._gate = Gate(edge.thrift)
 
     def answer(self, request: web.BaseRequest) -> Awaitable[web.StreamResponse]:

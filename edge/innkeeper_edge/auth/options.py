@@ -74,7 +74,7 @@ class AuthOptions(NamedTuple):
         jwt_keys.check_distinct([*keys, *listed])
         if not keys and not self.jwks:
             raise AuthInvalid(f"--auth jwt needs keys: {SECRET_VARIABLE}, --jwt-key or --jwt-jwks")
-        if not all(self.audiences) or not self.audiences:
+        if not self.audiences or "" in self.audiences:
             raise AuthInvalid("--auth jwt needs --jwt-audience: a token for another service must not open rooms here")
         usable = {key.algorithm for key in (*keys, *listed)} | ({"RS256", "ES256", "EdDSA"} if is_url else set())
         algorithms = self.algorithms or tuple(name for name in jwt_keys.ALGORITHMS if name in usable)

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
+from unittest.mock import AsyncMock
 
 import pytest
 from aiohttp import web
@@ -15,6 +16,7 @@ from yarl import URL
 from innkeeper_edge import pages as pages_module
 from innkeeper_edge.auth import Anybody
 from innkeeper_edge.edge import Kind
+from innkeeper_edge.handshake import Rejection
 from innkeeper_edge.pages import Pages
 
 Client = TestClient[web.BaseRequest, None]
@@ -94,6 +96,21 @@ async def test_what_is_not_there(client: Client, path: str) -> None:
     async with client.get(URL(path, encoded=True)) as answer:
         assert answer.status == 404
         assert "secret" not in await answer.text()
+
+
+@pytest.mark.parametrize(
+    ("knocks", "grants", "status"),
+    [(None, None, 200), (None, Rejection(401, "unauthorized", "no"), 401), (Rejection(503, "busy", "no"), None, 503)],
+)
+async def test_kinds_are_for_those_who_may_enter(
+    knocks: Rejection | None, grants: Rejection | None, status: int
+) -> None:
+    """And to be asked as often as rooms may be."""
+    house = edge()
+    house.authenticator = SimpleNamespace(grant=AsyncMock(return_value=grants))
+    async with calling(Pages(house, page=True, knock=lambda: knocks)) as caller, caller.get("/kinds.json") as answer:
+        assert answer.status == status
+        assert ("chat" in await answer.text()) is (status == 200)
 
 
 async def test_who_does_not_read_a_file_is_cut_off(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
