@@ -100,10 +100,12 @@ class Sweep:
                 feed.cut()
             if lock is None and counts[0] is not None and int(counts[0]) > int(counts[1] or 0):
                 ownerless.append(feed.address)
+        are_new = not edge.ownerless.keys() >= set(ownerless)  # one that waits for a place is found at every look
         if ownerless or edge.ownerless:
             self._note(feeds, ownerless)
         if ownerless:
-            log.info("%d room(s) with backlog have no owner, waking them", len(ownerless))
+            level = logging.INFO if are_new else logging.DEBUG
+            log.log(level, "%d room(s) with backlog have no owner, waking them", len(ownerless))
             await edge.wake(ownerless)
 
     def _note(self, feeds: "list[Feed]", ownerless: "list[Address]") -> None:

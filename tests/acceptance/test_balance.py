@@ -5,6 +5,7 @@ import time
 from pathlib import Path
 from statistics import quantiles
 
+import orjson
 import pytest
 
 from harness.house import Client, House, until
@@ -100,3 +101,23 @@ async def _epochs(house: House, rooms: int) -> list[int]:
 def _told(figures_ms: list[float]) -> str:
     cuts = quantiles(figures_ms, n=100)
     return f"p50 {cuts[49]:.0f}, p99 {cuts[98]:.0f}, max {max(figures_ms):.0f} ms"
+
+
+@pytest.mark.parametrize(("ahead_ms", "misses"), [(0, 1), (60_000, 0)])
+async def test_who_takes_nothing_is_offered_no_more(tmp_path: Path, ahead_ms: int, misses: int) -> None:
+    """A row of a worker that is gone, or held up, costs one room one wait; one out of another time costs nothing."""
+    async with House(tmp_path, edges=1, workers=1, rebalance=True) as house:
+        talk = Talk([await house.join(f"ledger/g{n}") for n in range(8)], 0.2)
+        talking = asyncio.create_task(talk.run())
+        for _ in range(16):
+            seconds, micros = await house.redis.time()
+            row = {"at_ms": seconds * 1000 + micros // 1000 + ahead_ms, "rooms": 0, "cpu": 0, "loop_lag_ms": 0}
+            row |= {"events_s": 0, "kinds": ["ledger"]}
+            await house.redis.hset("inn:load", "w-ghost", orjson.dumps(row))
+            await asyncio.sleep(0.5)
+        talk.stop()
+        await talking
+        assert house.workers[0].log.count("w-ghost did not take it") == misses
+        await until(
+            lambda: all(len(talk.clients[n].numbered()) == len(talk.said_at_s[n]) for n in range(8)), "all messages"
+        )

@@ -190,6 +190,7 @@ async def test_a_room_is_evicted_and_moved(house: House) -> None:
     await ann.expect(lambda f: f.get("n") == 1, "the count")
     owner = (await ask(house, "room", "desk/moves"))["row"]["owner"]
     other = next(row["name"] for row in await ask(house, "workers") if row["name"] != owner)
+    assert "no worker's incarnation" in await run(house, "move-owner", "desk/moves", "", code=2)
     assert "there is no living worker w-nope" in await run(house, "move-owner", "desk/moves", "w-nope", code=1)
     assert f"is {owner}'s already" in await run(house, "move-owner", "desk/moves", owner)
     await ann.send('"stays"')

@@ -15,7 +15,10 @@ import pytest_asyncio
 from harness.house import Client, House, Role, until
 from innkeeper.address import parse_address
 from innkeeper.keys import room_keys, worker_ear
+from innkeeper.operator.acts import check_target
+from innkeeper.operator.running import OperatorFailed
 from innkeeper.orders import CLAIM, HANDOVER, Order, write_order
+from innkeeper.redis_client import Link, connector
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -197,6 +200,10 @@ async def test_a_full_worker_lets_rooms_wait_for_a_place(tmp_path: Path) -> None
         clients = {room: await house.join(room) for room in rooms}
         await until(lambda: _count(house, rooms, 5), "five rooms have an owner")
         await until(lambda: all("2 room(s) wait for an owner" in role.log for role in full), "both say so", timeout_s=8)
+        link = Link(connector(house.redis_url, timeout_s=5), timeout_s=5, name="test")
+        with pytest.raises(OperatorFailed, match=r"is full \(--max-rooms 2\)"):
+            await check_target(link, parse_address(rooms[0]), name_of(full[0]))
+        await link.close()
         before_s = [cpu_s(role) for role in full]
         await asyncio.sleep(2)
         assert max(cpu_s(role) - at_s for role, at_s in zip(full, before_s, strict=True)) < 0.3

@@ -75,7 +75,7 @@ class Balance:
             if isinstance(reply, RedisReplied):
                 raise reply
         self._tell_of_waiting(sum(replies[2:]))
-        loads = await self._fresh(read_loads(dict(zip(replies[1][::2], replies[1][1::2], strict=True))))
+        loads = await self._usable(read_loads(dict(zip(replies[1][::2], replies[1][1::2], strict=True))))
         if self._giving is None or self._giving.done():
             self._shedder.name = fleet.incarnation
             now_s = fleet.loop.time()
@@ -83,22 +83,25 @@ class Balance:
             if moves:
                 self._giving = asyncio.create_task(self._give(moves))
 
-    async def _fresh(self, loads: dict[str, Load]) -> dict[str, Load]:
-        """Return the rows that still count; take those out that nobody has, a worker without others to see it end."""
+    async def _usable(self, loads: dict[str, Load]) -> dict[str, Load]:
+        """Return the rows that still count, but for those of workers that did not take what they were given lately.
+
+        Take those out that nobody has, a worker without others to see it end.
+        """
         now_ms = self._fleet.redis_time_ms
         if forgotten := [name for name, load in loads.items() if now_ms - load.at_ms > FORGOTTEN_MS]:
             await self._fleet.link.call("HDEL", keys.LOAD, *forgotten)
-        return {name: load for name, load in loads.items() if now_ms - load.at_ms <= FRESH_MS}
+        return {
+            name: load
+            for name, load in loads.items()
+            if abs(now_ms - load.at_ms) <= FRESH_MS and not self._fleet.orders.was_missed(name)
+        }
 
     def _movable(self, now_s: float) -> "list[Weighed[Owner]]":
-        """Return the rooms that may move: at work, not suspected, not come here lately, and not about to sleep anyway.
-
-        What a room takes of the core is its part of the events; a room is not timed for this.
-        """
-        fleet, rates = self._fleet, self._meter.events_s
-        cpu_of_event = self._meter.cpu / (sum(rates.values()) or 1.0)
+        """Return the rooms that may move: at work, not suspected, not come here lately, not about to sleep anyway."""
+        fleet, rates, costs = self._fleet, self._meter.events_s, self._meter.costs()
         return [
-            Weighed(owner, room.kind, cpu_of_event * rates.get(owner, 0.0), rates.get(owner, 0.0))
+            Weighed(owner, room.kind, costs.get(owner, 0.0), rates.get(owner, 0.0))
             for room, owner in fleet.owners.items()
             if not owner.leaving
             and owner.inside is None
@@ -114,6 +117,8 @@ class Balance:
         for n, (owner, target) in enumerate(moves):
             await asyncio.sleep(started_s + n * pace_s - fleet.loop.time())
             if fleet.draining or fleet.owners.get(owner.address) is not owner or owner.leaving or owner.task is None:
+                continue
+            if fleet.orders.was_missed(target):
                 continue
             given[target] += 1
             fleet.orders.give(owner, target)

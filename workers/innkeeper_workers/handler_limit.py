@@ -33,12 +33,14 @@ class HandlerLimit:
         self.began_s = self._loop.time()
         self._handle = self._loop.call_later(limit_s, self._over)
 
-    def stop(self) -> None:
-        """It has ended, or nobody waits for it any more."""
+    def stop(self) -> float:
+        """It has ended, or nobody waits for it any more; return for how long it has waited, in seconds."""
+        waited_s = 0.0 if self.began_s is None else self._loop.time() - self.began_s
         self.began_s = None
         if self._handle is not None:
             self._handle.cancel()
             self._handle = None
+        return waited_s
 
     def _over(self) -> None:
         assert self._handle is not None  # noqa: S101 - it calls this

@@ -23,6 +23,7 @@ class Meter:
         cpu: Share of a core that this process used in the last seconds.
         loop_lag_ms: The latest that the loop came to a sample of the last second.
         events_s: Events a second of each owned room, of the last seconds.
+        busy: Share of a core that each owned room's turns took, of the last seconds.
 
     Args:
         fleet: Whose rooms.
@@ -32,7 +33,9 @@ class Meter:
         self._fleet = fleet
         self.cpu = self.loop_lag_ms = 0.0
         self.events_s: dict[Owner, float] = {}
-        self._iseqs: dict[Owner, int] = {}
+        self.busy: dict[Owner, float] = {}
+        self._iseqs: dict[Owner, float] = {}
+        self._busy_s: dict[Owner, float] = {}
         self._used_s, self._at_s = time.process_time(), fleet.loop.time()
 
     async def second(self) -> None:
@@ -47,12 +50,22 @@ class Meter:
         passed_s = at_s - self._at_s
         self.cpu += _SMOOTHED * ((used_s - self._used_s) / passed_s - self.cpu)
         self._used_s, self._at_s = used_s, at_s
-        iseqs = {owner: owner.read_iseq for owner in self._fleet.owners.values()}
-        rates = {}
-        for owner, iseq in iseqs.items():
-            before = self.events_s.get(owner, 0.0)
-            rates[owner] = before + _SMOOTHED * ((iseq - self._iseqs.get(owner, iseq)) / passed_s - before)
-        self._iseqs, self.events_s = iseqs, rates
+        owners = self._fleet.owners.values()
+        iseqs: dict[Owner, float] = {owner: owner.read_iseq for owner in owners}
+        busy_s = {owner: owner.busy_s for owner in owners}
+        self.events_s = _smoothed(self.events_s, self._iseqs, iseqs, passed_s)
+        self.busy = _smoothed(self.busy, self._busy_s, busy_s, passed_s)
+        self._iseqs, self._busy_s = iseqs, busy_s
+
+    def costs(self) -> "dict[Owner, float]":
+        """Return what each room takes of the core: its turns, and of the rest its part by its events.
+
+        Turns that took more than the process used, as where another had the core, count by their parts.
+        """
+        turns, events = sum(self.busy.values()), sum(self.events_s.values())
+        scale = min(1.0, self.cpu / turns) if turns > 0 else 0.0
+        of_event = max(0.0, self.cpu - turns) / events if events > 0 else 0.0
+        return {owner: scale * self.busy.get(owner, 0.0) + of_event * rate for owner, rate in self.events_s.items()}
 
     def load(self, *, rebalance: bool) -> Load:
         """Return what to publish."""
@@ -82,3 +95,13 @@ class Meter:
             room: (event.iseq, event.kind.decode(), fleet.redis_time_ms - round((now_s - began_s) * 1000))
             for began_s, room, event in sorted(waiting)[:_MOST_SLOW]
         }
+
+
+def _smoothed(
+    rates: "dict[Owner, float]", before: "dict[Owner, float]", now: "dict[Owner, float]", passed_s: float
+) -> "dict[Owner, float]":
+    """Return how much of something each owner does a second, the seconds before counting too."""
+    return {
+        owner: (rate := rates.get(owner, 0.0)) + _SMOOTHED * ((value - before.get(owner, value)) / passed_s - rate)
+        for owner, value in now.items()
+    }

@@ -22,6 +22,7 @@ log = logging.getLogger("innkeeper.worker")
 _TAKEN_WITHIN_S = 0.1
 _LOOK_S = 0.003
 _CAME_KEPT_S = 60.0
+_MISSED_S = 30.0
 
 
 class Orders:
@@ -36,6 +37,7 @@ class Orders:
         # Rooms on their way to another worker, and whether this one was offered them meanwhile by its wake queue.
         self._passing: dict[Address, bool] = {}
         self._came_at_s: dict[Address, float] = {}
+        self._missed_at_s: dict[str, float] = {}
 
     def hear(self, channel: bytes, body: bytes) -> None:
         """Take what came on a channel that is no bell of an owned room; what is no order to this worker is ignored."""
@@ -90,6 +92,7 @@ class Orders:
             was_offered = self._passing.pop(room)
         if not heard:
             log.info("room %s: %s did not take it, waking it", room, owner.successor)
+            self._note_miss(owner.successor)
         return bool(heard) and not was_offered
 
     def keeps_for_another(self, room: "Address") -> bool:
@@ -98,6 +101,16 @@ class Orders:
             return False
         self._passing[room] = True
         return True
+
+    def _note_miss(self, worker: str) -> None:
+        now_s = self._fleet.loop.time()
+        lately = {name: at_s for name, at_s in self._missed_at_s.items() if now_s - at_s < _MISSED_S}
+        self._missed_at_s = {**lately, worker: now_s}
+
+    def was_missed(self, worker: str) -> bool:
+        """Return whether a worker did not take a room given to it within the last 30 s: it is gone, or held up."""
+        missed_at_s = self._missed_at_s.get(worker)
+        return missed_at_s is not None and self._fleet.loop.time() - missed_at_s < _MISSED_S
 
     def _note_arrival(self, room: "Address") -> None:
         now_s = self._fleet.loop.time()

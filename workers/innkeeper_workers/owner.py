@@ -71,7 +71,7 @@ class Owner:
         self.condemned = condemned
         self.confirmed_at_s = asked_at_s
         self.lease_sent_at_s = asked_at_s
-        self.used_at_s = fleet.loop.time()
+        self.used_at_s, self.busy_s = fleet.loop.time(), 0.0  # busy: in turns so far, without what hooks waited
         self.leaving = ""
         self.is_giving_back = False  # its release is on its way: whether it counts, the answer to that says
         self.successor = ""  # the worker that is to have the room next
@@ -198,8 +198,7 @@ class Owner:
                 raise LeaseLost(str(self.address), "gap in the inbox")
             self.pending.append(event)
             self.read_iseq = event.iseq
-        if len(entries) == self._read_count:
-            self._must_read = True
+        self._must_read = self._must_read or len(entries) == self._read_count
 
     async def _turn(self) -> None:
         """Run pending events into one turn, then commit it."""
@@ -222,6 +221,7 @@ class Owner:
         if self.leaving == "idle":
             self.leaving = ""  # it is in use again
         self.meters.turn_s.observe(self.used_at_s - now_s)
+        self.busy_s += self.used_at_s - now_s
         if self._in_flight is not None:
             await self._in_flight
             self._in_flight = None
@@ -271,7 +271,7 @@ class Owner:
             self._in_flight.add_done_callback(self._early_commit_done)
 
     def _on_resume(self) -> None:
-        self.limit.stop()
+        self.busy_s -= self.limit.stop()
 
     def _early_commit_done(self, task: asyncio.Future[None]) -> None:
         """The commit under a waiting hook was refused: the hook's room is lost, stop it."""

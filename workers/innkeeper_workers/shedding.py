@@ -15,7 +15,7 @@ after each other:
 import math
 import random
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Final, Generic, NamedTuple, TypeVar
@@ -29,6 +29,9 @@ Item = TypeVar("Item")
 BUSY_CPU: Final = 0.5
 CALM_CPU: Final = 0.3
 CALM_AFTER_S: Final = 30.0
+HELD_UP_MS: Final = 100.0
+"""Whose loop was held up for longer than this in the last second would let a room wait for as long."""
+
 LOOKS_BEFORE: Final = 3
 KNOWN_FOR_S: Final = 2.0
 SETTLES_S: Final = 5.0
@@ -36,7 +39,6 @@ CPU_GAIN: Final = 0.7
 MOST_A_SECOND: Final = 100
 _LEAST_A_SECOND = 5
 _SPREAD_OVER_S = 6
-_LEAST_COST = 0.0005
 _LEAST_EXCESS = 0.01
 _ON_ITS_WAY_MS = 700  # the rooms of a second go one by one, and the server's time is as of the last heartbeat
 
@@ -110,6 +112,7 @@ class Shedder(Generic[Item]):
         self._chance = chance
         self._known_since_s: dict[str, float] = {}
         self._busy_at_s = -math.inf
+        self._is_new = True
         self._looks_over = 0
         self._budget = 0.0
         self._settles_until_s = -math.inf
@@ -174,10 +177,12 @@ class Shedder(Generic[Item]):
         self._looks_over, self._budget = 0, 0.0
         return []
 
-    def _choose_measure(self, loads: Iterable[Load], now_s: float) -> None:
+    def _choose_measure(self, loads: Sequence[Load], now_s: float) -> None:
         """CPU as soon as anybody is busy, until nobody was for half a minute."""
         highest = max(load.cpu for load in loads)
-        if highest >= BUSY_CPU or (self.measure is Measure.CPU and highest >= CALM_CPU):
+        goes_by_cpu = self.measure is Measure.CPU or (self._is_new and len(loads) > 1)  # who joins may find it so
+        self._is_new = self._is_new and len(loads) == 1
+        if highest >= BUSY_CPU or (goes_by_cpu and highest >= CALM_CPU):
             self._busy_at_s = now_s
         measure = Measure.CPU if now_s - self._busy_at_s < CALM_AFTER_S else Measure.ROOMS
         if measure is not self.measure:
@@ -235,7 +240,7 @@ class Shedder(Generic[Item]):
         receivers, own = self._receivers(group), mine.cpu
         moves: list[Move[Item]] = []
         at_once = self._at_once(len(rooms) * self._budget / max(own, 0.01), mine, group)
-        rooms = sorted((room for room in rooms if room.cost >= _LEAST_COST), key=lambda room: -room.cost)
+        rooms = sorted((room for room in rooms if room.cost > 0), key=lambda room: -room.cost)
         if is_first and rooms and rooms[-1].cost > self._budget:
             smallest = rooms[-1]
             rooms, at_once = [smallest] if self._chance.random() < self._budget / smallest.cost else [], 1
@@ -274,7 +279,7 @@ class Shedder(Generic[Item]):
         return [
             _Receiver(name, self._value(load), load.places)
             for name, load in sorted(group.others.items())
-            if self._value(load) < group.mean
+            if self._value(load) < group.mean and load.loop_lag_ms < HELD_UP_MS
         ]
 
     def _draw(self, receivers: Sequence[_Receiver], mean: float) -> _Receiver | None:

@@ -55,7 +55,8 @@ async def check_target(link: Commands, room: Address, target: str) -> None:
     """See that a worker is there to take a room, before its owner gives it up.
 
     Raises:
-        OperatorFailed: It is not there, is silent, does not serve the room's kind, or hands its own rooms over.
+        OperatorFailed: It is not there, is silent, does not serve the room's kind, is full, or hands its own rooms
+            over.
     """
     if target not in {worker.name for worker in await processes(link, keys.WORKERS) if not worker.is_silent}:
         raise OperatorFailed(f"there is no living worker {target}: innkeeper workers lists them")
@@ -64,6 +65,8 @@ async def check_target(link: Commands, room: Address, target: str) -> None:
         raise OperatorFailed(f"{target} does not serve {room.kind!r}, but {', '.join(load.kinds)}")
     if load is not None and load.draining:
         raise OperatorFailed(f"{target} is about to end")
+    if load is not None and load.places <= 0:
+        raise OperatorFailed(f"{target} is full (--max-rooms {load.max_rooms})")
 
 
 async def hand_over(link: Commands, room: Address, *, target: str = "", timeout_s: float) -> str:

@@ -117,7 +117,8 @@ def _hand_over(redis: str, as_json: bool, room: Address, target: str) -> None:
             why = str(error) or f"not within {_WAIT_S:g} s"
             raise OperatorFailed(
                 f"{before.split(':')[0]} has not given {room} back ({why}): a hook of it may not have returned, see "
-                f"`innkeeper room {room}`. One that waits is cut at handler_s; one that blocks ends with its worker"
+                f"`innkeeper room {room}`. One that waits is cut at handler_s; one that blocks ends with its worker. "
+                "The order stands: the room goes when the hook is over"
             ) from None
         for _ in range(100):
             if now or not before:
@@ -146,10 +147,17 @@ def evict(redis: str, as_json: bool, room: Address) -> None:
     _hand_over(redis, as_json, room, "")
 
 
+def _check_worker(context: click.Context, argument: click.Parameter, worker: str) -> str:
+    del context, argument
+    if not worker.startswith("w-"):
+        raise click.BadParameter(f"{worker!r} is no worker's incarnation, such as w-456d0131fe")
+    return worker
+
+
 @click.command("move-owner")
 @operator_options
 @click.argument("room", type=ROOM)
-@click.argument("worker")
+@click.argument("worker", callback=_check_worker)
 def move_owner(redis: str, as_json: bool, room: Address, worker: str) -> None:
     """Move a room to WORKER (its incarnation, w-…): sockets and state stay."""
     _hand_over(redis, as_json, room, worker)

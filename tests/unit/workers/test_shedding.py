@@ -13,8 +13,8 @@ SMOOTHED = 0.3  # of each second's figure in what is published
 
 def load(rooms: int = 0, cpu: float = 0.0, **more: object) -> Load:
     """Return a row with what matters here."""
-    fields: dict[str, object] = {"at_ms": 0, "kinds": ("chat",), **more}
-    return Load(rooms=rooms, cpu=cpu, loop_lag_ms=0, events_s=0, **fields)  # type: ignore[arg-type]
+    fields: dict[str, object] = {"at_ms": 0, "kinds": ("chat",), "loop_lag_ms": 0.0, **more}
+    return Load(rooms=rooms, cpu=cpu, events_s=0, **fields)  # type: ignore[arg-type]
 
 
 def weighed(count: int, cpu: float = 0.0, kind: str = "chat") -> list[Weighed[int]]:
@@ -106,10 +106,25 @@ def test_the_measure_changes_at_once_and_goes_back_late() -> None:
     shedder = Shedder[int]("a", random.Random(1))
     seen = []
     for second in range(50):
-        cpu = 0.6 if second == 5 else 0.35 if second < 12 else 0.1
+        cpu = 0.6 if second == 5 else 0.35 if 5 < second < 12 else 0.1
         shedder.decide({"a": load(5, 0.1), "b": load(5, cpu)}, [], now_s=float(second), now_ms=0)
         seen.append(shedder.measure)
     assert seen == [Measure.ROOMS] * 5 + [Measure.CPU] * 36 + [Measure.ROOMS] * 9
+
+
+@pytest.mark.parametrize(("cpu", "measure"), [(0.35, Measure.CPU), (0.25, Measure.ROOMS)])
+def test_who_joins_goes_by_what_the_others_do(cpu: float, measure: Measure) -> None:
+    """Somebody may have been busy before: to go by rooms then would give back what is given by CPU."""
+    shedder = Shedder[int]("new", random.Random(1))
+    for second in range(6):
+        shedder.decide({"new": load(0, 0.01), "old": load(50, cpu)}, [], now_s=float(second), now_ms=0)
+    assert shedder.measure is measure
+
+
+def test_who_is_held_up_gets_nothing() -> None:
+    """A room given to it would wait for as long as its loop does."""
+    assert looked({"a": load(20, 0.1), "b": load(0, 0.1, loop_lag_ms=150.0)}, weighed(20)) == []
+    assert looked({"a": load(20, 0.1), "b": load(0, 0.1, loop_lag_ms=50.0)}, weighed(20))
 
 
 # --- whole houses -----------------------------------------------------------------------------------------------------
@@ -194,7 +209,7 @@ def test_a_new_worker_gets_its_share_of_calm_rooms(givers: int, rooms_each: int,
 
 
 @pytest.mark.parametrize("seed", range(3))
-@pytest.mark.parametrize(("givers", "rooms_each"), [(1, 60), (3, 167), (1, 1000), (20, 40)])
+@pytest.mark.parametrize(("givers", "rooms_each"), [(1, 60), (3, 167), (1, 1000), (1, 3000), (20, 40)])
 def test_a_new_worker_gets_its_share_of_the_work(givers: int, rooms_each: int, seed: int) -> None:
     """Rooms differ by a hundred times and the figures are noisy; soon all are as busy, and then it is quiet."""
     house = Simulated(seed, givers=givers, rooms_each=rooms_each, cost=0.8 / rooms_each)
