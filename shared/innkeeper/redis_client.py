@@ -1,4 +1,4 @@
-"""The link to Redis: commands go out in one write per loop turn, replies come back in order.
+"""The link to Redis: commands go out a few in one write, replies come back in order.
 
 redis-py opens the connections (its URL, TLS and AUTH handling are used as they are) and its retries stay off: an act
 whose answer was lost is resent unchanged by whoever sent it, because every act is idempotent.
@@ -23,6 +23,7 @@ log = logging.getLogger("innkeeper.redis")
 
 Connect = Callable[[], Awaitable[AbstractConnection]]
 
+_FLUSH_COMMANDS = 8  # S5 of the bench against one write per turn: +13 % with 8, +7 % with 4, S2x +11 and +7 %
 _RECONNECT_FIRST_S = 0.02
 _RECONNECT_MOST_S = 0.5
 
@@ -79,7 +80,8 @@ async def _open(connection: AbstractConnection) -> None:
 class Link:
     """Commands to one Redis over one connection, pipelined; reconnects by itself.
 
-    Everything sent within one loop turn leaves in one write. Not for blocking commands unless ``timeout_s`` is
+    What is sent within one loop turn leaves in one write, or in one for every few commands where there are many, so
+    that Redis works on the first while the last are still made. Not for blocking commands unless ``timeout_s`` is
     longer than they block. Cancelling a caller is safe: its commands are then carried out or not, like after a
     lost answer.
 
@@ -124,7 +126,9 @@ class Link:
         for command in commands:
             self._outgoing.append(pack(command))
         self._waiting.append((future, len(commands), [], self._loop.time() + self._timeout_s))
-        if not self._flush_planned:
+        if len(self._outgoing) >= _FLUSH_COMMANDS:
+            self._flush()
+        elif not self._flush_planned:
             self._flush_planned = True
             self._loop.call_soon(self._flush)
         return await future
