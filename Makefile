@@ -17,7 +17,7 @@ dev: .venv/.ready $(patsubst %/package.json,%/node_modules/.ready,$(wildcard exa
 	$(BIN)/innkeeper dev examples/$(EXAMPLE).py
 
 test: .venv/.ready ## Run the tests; FLAGS are given to pytest
-	$(BIN)/pytest -n 2 $(FLAGS)
+	$(BIN)/pytest -n 3 $(FLAGS)
 
 model: .venv/.ready ## Run SEEDS (10000) seeds of the model of the acts from FROM (1) on, STEPS (600) steps each, on all cores
 	PYTHONPATH=tests $(BIN)/python -m harness.model model --seeds $(or $(SEEDS),10000) --first $(or $(FROM),1) \

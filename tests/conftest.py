@@ -1,5 +1,6 @@
 """Fixtures of all tests: one private valkey-server per test process, a link to it, and a room of the test's own."""
 
+import signal
 import uuid
 from collections.abc import AsyncIterator, Iterator
 
@@ -16,6 +17,9 @@ from innkeeper.redis_client import Link, connector
 # Tests share two cores: a slow example says nothing about the code.
 settings.register_profile("innkeeper", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("innkeeper")
+
+# Programs that tests start answer Ctrl-C; a shell that runs the tests in its background would have them ignore it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
