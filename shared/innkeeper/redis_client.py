@@ -130,7 +130,7 @@ class Link:
             self._flush()
         elif not self._flush_planned:
             self._flush_planned = True
-            self._loop.call_soon(self._flush)
+            self._loop.call_soon(self._flush_as_planned)
         return await future
 
     async def call(self, *command: str | bytes | int) -> Reply:
@@ -172,8 +172,11 @@ class Link:
         if self._channel is None:
             raise RedisUnavailable(f"connection to Redis ({self._name}) lost at once")
 
-    def _flush(self) -> None:
+    def _flush_as_planned(self) -> None:
         self._flush_planned = False
+        self._flush()
+
+    def _flush(self) -> None:
         data, self._outgoing = b"".join(self._outgoing), []
         if self._channel is not None and data:
             self._channel.write(data)
